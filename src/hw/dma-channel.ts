@@ -1,0 +1,42 @@
+/**
+ * One DMA channel as the engine uses it: an endless list of elements, appended while the channel runs. Implemented
+ * for eDMA v0 by edma-channel.ts; HDMA native gets its own implementation with the same interface.
+ *
+ * Counts are free-running int32 numbers (they wrap through negative); compare by difference `(a - b) | 0`.
+ */
+export interface DmaChannel {
+  /** true: board memory -> host (posted writes); false: host -> board memory */
+  readonly isWrite: boolean;
+  readonly index: number;
+  /** most elements that may be outstanding */
+  readonly capacity: number;
+  /** elements put so far */
+  putCount: number;
+  /** elements whose data has landed, as of the last progress() */
+  doneCount: number;
+  /** elements that may be put now */
+  room(): number;
+  /**
+   * Append one element of `size` bytes (1 .. 2^31-1). Addresses are int32 words. Not visible to the engine before
+   * commit(). The caller has checked room().
+   */
+  put(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): void;
+  /** Hand everything put since the last commit to the hardware (one fence), ring the doorbell when the channel rests. */
+  commit(): void;
+  /**
+   * Read status and progress, re-ring a lost doorbell, update doneCount.
+   * @returns 0, or a negative code: CH_ABORT when the channel halted on an error (see lastError, then recover()).
+   */
+  progress(): number;
+  /** Status words of the last abort for the log: bits as in the error status registers. */
+  lastError: number;
+  /** lost doorbells re-rung so far */
+  rerings: number;
+  /** Stop, wait until idle and start over with an empty list. Outstanding elements are lost; counts are kept equal. @returns 0 or CH_STUCK */
+  recover(): number;
+  /** Mask interrupts, let outstanding elements finish or stop the channel; used by a clean stop. */
+  quiesce(): number;
+}
+
+export const CH_ABORT = -1;
+export const CH_STUCK = -2;
