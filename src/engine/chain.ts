@@ -1,0 +1,89 @@
+/**
+ * Walking a descriptor chain (VIRTIO 1.2 2.7.5 and 2.7.5.3) in a table that is CPU-readable here: the board's own
+ * ring, the local mirror of the host's, or an indirect table of either. Every rule a driver can break is checked
+ * where it would harm us; the words of a descriptor are read once, since its owner may change them at any time.
+ */
+import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
+import {
+  OK,
+  R_CHAIN_TOO_LONG,
+  R_DESC_DIRECTION,
+  R_DESC_INDEX,
+  R_DESC_LENGTH,
+  R_DESC_LOOP,
+  R_INDIRECT,
+} from "./codes.ts";
+import { MAX_SEGMENTS, type Segments } from "./segments.ts";
+
+/** Result of walk(): the chain continues in an indirect table, see Segments.lo/hi/len at index `count`. */
+export const INDIRECT = 1;
+
+/**
+ * Append the segments of the chain at `head` to `out`.
+ * @param desc the table, 4 int32 words a descriptor, starting at word `word`
+ * @param size descriptors in the table
+ * @param write DESC_F_WRITE when every descriptor must be device-writable (receive queues), else 0
+ * @returns 0, INDIRECT (table address and length parked behind the last segment), or a negative code with out.a, out.b
+ */
+export function walk(
+  desc: Int32Array,
+  word: number,
+  size: number,
+  head: number,
+  write: number,
+  out: Segments,
+): number {
+  let i = head;
+  let k = out.count;
+  let total = 0;
+  for (let ttl = size; ; ttl--) {
+    if (i >= size) return bad(out, R_DESC_INDEX, i, size);
+    if (ttl === 0) return bad(out, R_DESC_LOOP, head, size);
+    if (k >= MAX_SEGMENTS) return bad(out, R_CHAIN_TOO_LONG, head, MAX_SEGMENTS);
+    const w = word + (i << 2);
+    const len = desc[w + 2]!;
+    const flagsNext = desc[w + 3]!;
+    out.lo[k] = desc[w]!;
+    out.hi[k] = desc[w + 1]!;
+    out.len[k] = len;
+    if (len <= 0) return bad(out, R_DESC_LENGTH, i, len);
+    if ((flagsNext & (DESC_F_WRITE | DESC_F_INDIRECT)) !== write) {
+      // 2.7.5.3.1: an indirect descriptor stands alone: no NEXT, and here never behind other descriptors.
+      if ((flagsNext & DESC_F_INDIRECT) === 0) return bad(out, R_DESC_DIRECTION, i, flagsNext & 0xffff);
+      if ((flagsNext & DESC_F_NEXT) !== 0 || i !== head) return bad(out, R_INDIRECT, head, len);
+      return INDIRECT;
+    }
+    total += len;
+    k++;
+    if ((flagsNext & DESC_F_NEXT) === 0) break;
+    i = flagsNext >>> 16;
+  }
+  out.count = k;
+  out.total += total;
+  return OK;
+}
+
+/**
+ * Walk an indirect table of `bytes` bytes at `word` of `table`. Nested tables are refused (2.7.5.3.1).
+ * @param maxBytes bytes of the table that are present at `word`
+ */
+export function walkIndirect(
+  table: Int32Array,
+  word: number,
+  bytes: number,
+  maxBytes: number,
+  head: number,
+  write: number,
+  out: Segments,
+): number {
+  if (bytes <= 0 || (bytes & 15) !== 0 || bytes > maxBytes) return bad(out, R_INDIRECT, head, bytes);
+  const rc = walk(table, word, bytes >>> 4, 0, write, out);
+  if (rc === INDIRECT) return bad(out, R_INDIRECT, head, bytes);
+  return rc;
+}
+
+function bad(out: Segments, code: number, a: number, b: number): number {
+  out.a = a;
+  out.b = b;
+  return code;
+}
