@@ -1,0 +1,137 @@
+/**
+ * One of the board's virtqueues (EQ) as its device: live local memory whose driver is another agent (the board's
+ * kernel behind VDUSE, or our own TAP port). VIRTIO 1.2 2.7.
+ */
+import { fence, ld16, st16 } from "../hw/mem.ts";
+import type { LocalBuffers, LocalRing } from "../hw/net-port.ts";
+import { AVAIL_F_NO_INTERRUPT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
+import { INDIRECT, walk, walkIndirect } from "./chain.ts";
+import { R_AVAIL_JUMP, R_LOCAL_ADDRESS } from "./codes.ts";
+import { type Segments, translate } from "./segments.ts";
+
+export class BoardRing {
+  readonly name: string;
+  readonly write: number;
+  size = 0;
+  /** u16 cursors: next entry to take, used elements written, used index published */
+  next = 0;
+  used = 0;
+  private published = 0;
+  private seen = 0;
+  a = 0;
+  b = 0;
+  private mask = 0;
+  private ring: LocalRing;
+  private buffers: LocalBuffers;
+  private table: Int32Array;
+  private readonly raw: Segments;
+
+  constructor(name: string, write: number, ring: LocalRing, buffers: LocalBuffers, scratch: Segments) {
+    this.name = name;
+    this.write = write;
+    this.ring = ring;
+    this.buffers = buffers;
+    this.raw = scratch;
+    this.table = new Int32Array(0);
+    this.attach(ring, buffers, 0);
+  }
+
+  /** Take over the rings of a new life of the board's driver. `idx`: where the device before us stopped (its used index). */
+  attach(ring: LocalRing, buffers: LocalBuffers, idx: number): void {
+    this.ring = ring;
+    this.buffers = buffers;
+    this.size = ring.size;
+    this.mask = ring.size - 1;
+    this.next = this.used = this.published = this.seen = idx & 0xffff;
+    const whole = buffers.u8.byteOffset % 4 === 0 ? buffers.u8.byteLength & ~3 : 0;
+    this.table = new Int32Array(buffers.u8.buffer, buffers.u8.byteOffset, whole >> 2);
+  }
+
+  /** Entries that can be taken, after one fresh look at the avail index; or R_AVAIL_JUMP. */
+  available(): number {
+    const n = (this.seen - this.next) & 0xffff;
+    return n > 0 ? n : this.look();
+  }
+
+  /** Read the avail index. @returns entries that can be taken, or R_AVAIL_JUMP */
+  look(): number {
+    const idx = ld16(this.ring.availPtr + 2);
+    const ahead = (idx - this.used) & 0xffff;
+    if (ahead > this.size) {
+      this.a = ahead;
+      this.b = this.size;
+      return R_AVAIL_JUMP;
+    }
+    this.seen = idx;
+    return (idx - this.next) & 0xffff;
+  }
+
+  /** Head of the k-th entry behind `next`. */
+  peek(k: number): number {
+    return this.ring.avail[2 + ((this.next + k) & this.mask)]!;
+  }
+
+  consume(k: number): void {
+    this.next = (this.next + k) & 0xffff;
+  }
+
+  /** Append the chain at `head`, translated to bus addresses. @returns 0 or a negative code with out.a, out.b */
+  segments(head: number, out: Segments): number {
+    const raw = this.raw;
+    raw.clear();
+    let rc = walk(this.ring.desc, 0, this.size, head, this.write === 0 ? 0 : DESC_F_WRITE, raw);
+    if (rc === INDIRECT) {
+      const k = raw.count;
+      const bytes = raw.len[k]!;
+      const off = raw.hi[k]! * 4294967296 + (raw.lo[k]! >>> 0) - this.buffers.base;
+      if (!(off >= 0 && off + bytes <= this.table.length * 4) || (off & 3) !== 0) {
+        out.a = raw.lo[k]!;
+        out.b = raw.hi[k]!;
+        return R_LOCAL_ADDRESS;
+      }
+      rc = walkIndirect(this.table, off >>> 2, bytes, bytes, head, this.write, raw);
+    }
+    if (rc < 0) {
+      out.a = raw.a;
+      out.b = raw.b;
+      return rc;
+    }
+    return translate(raw, 0, this.buffers, out);
+  }
+
+  pushUsed(head: number, len: number): void {
+    const w = (this.used & this.mask) << 1;
+    this.ring.usedElem[w] = head;
+    this.ring.usedElem[w + 1] = len;
+    this.used = (this.used + 1) & 0xffff;
+  }
+
+  /**
+   * Publish the used index (2.7.8.2), then look whether the driver wants an interrupt (2.7.7).
+   * @returns true when it does
+   */
+  publish(): boolean {
+    if (this.used === this.published) return false;
+    this.published = this.used;
+    fence();
+    st16(this.ring.usedPtr + 2, this.used);
+    // The index must be visible before the flag is read, or an interrupt can be missed.
+    fence();
+    return (ld16(this.ring.availPtr) & AVAIL_F_NO_INTERRUPT) === 0;
+  }
+
+  /** 2.7.10: ask the driver (not) to notify; a hint. */
+  suppressNotify(on: boolean): void {
+    st16(this.ring.usedPtr, on ? 1 : 0);
+  }
+
+  /** Put taken but unused entries back: the next taker finds them again. Only valid without used entries of later ones. */
+  rewind(k: number): void {
+    this.next = (this.next - k) & 0xffff;
+  }
+
+  get bytes(): Uint8Array {
+    return this.buffers.u8;
+  }
+}
+

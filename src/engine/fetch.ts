@@ -1,0 +1,144 @@
+/**
+ * Two ways to bring words of the host's rings into local memory: elements of an eDMA read channel (asynchronous, the
+ * default) or CPU loads through the outbound window (about 1 us each on a link; for controllers whose read channels
+ * are spoken for, and to compare with). Only one is live in a process.
+ */
+import type { Controller } from "../hw/controller.ts";
+import type { DmaChannel } from "../hw/dma-channel.ts";
+import type { DmaRegion } from "../hw/dma-memory.ts";
+import type { Iatu } from "../hw/iatu.ts";
+import { st16, st32 } from "../hw/mem.ts";
+
+export interface Fetcher {
+  /** copies that may be put now */
+  room(): number;
+  /** Copy `size` bytes (even) from host address hi:lo to region + off (even); lands at some time after commit(). */
+  put(size: number, hostLo: number, hostHi: number, to: DmaRegion, off: number): void;
+  /** @returns a mark for landed() */
+  commit(): number;
+  /** everything committed up to this mark is in local memory */
+  landed(mark: number): boolean;
+  /** CPU loads across the link so far (non-posted reads) */
+  readonly cpuReads: number;
+}
+
+const TWO32 = 4294967296;
+
+export class EdmaFetcher implements Fetcher {
+  readonly cpuReads = 0;
+  private readonly ch: DmaChannel;
+  constructor(channel: DmaChannel) {
+    this.ch = channel;
+  }
+  room(): number {
+    return this.ch.room();
+  }
+  put(size: number, hostLo: number, hostHi: number, to: DmaRegion, off: number): void {
+    const bus = to.bus + off;
+    const hi = Math.floor(bus / TWO32);
+    this.ch.put(size, hostLo, hostHi, (bus - hi * TWO32) | 0, hi | 0);
+  }
+  commit(): number {
+    this.ch.commit();
+    return this.ch.putCount;
+  }
+  landed(mark: number): boolean {
+    return ((this.ch.doneCount - mark) | 0) >= 0;
+  }
+}
+
+/** Outbound iATU regions used as a small cache of host pages, replaced in turn. */
+export class WindowFetcher implements Fetcher {
+  cpuReads = 0;
+  private readonly ctrl: Controller;
+  private readonly iatu: Iatu;
+  private readonly firstRegion: number;
+  private readonly slots: number;
+  private readonly span: number;
+  private readonly mapped: Float64Array;
+  private victim = 0;
+
+  /**
+   * @param firstRegion first outbound iATU region to use, with window offset firstRegion * span
+   * @param slots regions to use
+   * @param span bytes of each, a multiple of the iATU alignment
+   */
+  constructor(ctrl: Controller, iatu: Iatu, firstRegion: number, slots: number, span: number) {
+    this.ctrl = ctrl;
+    this.iatu = iatu;
+    this.firstRegion = firstRegion;
+    this.slots = slots;
+    this.span = span;
+    this.mapped = new Float64Array(slots).fill(-1);
+  }
+
+  room(): number {
+    return 0x7fffffff;
+  }
+
+  put(size: number, hostLo: number, hostHi: number, to: DmaRegion, off: number): void {
+    const window = this.ctrl.window;
+    let at = (hostHi >>> 0) * TWO32 + (hostLo >>> 0);
+    let dst = to.ptr + off;
+    let left = size;
+    while (left > 0) {
+      const w = this.offsetOf(at);
+      const room = this.span - (at % this.span);
+      let n = left < room ? left : room;
+      left -= n;
+      at += n;
+      let o = w;
+      if ((o & 3) !== 0 && n >= 2) {
+        st16(dst, window.ld16(o));
+        this.cpuReads++;
+        o += 2;
+        dst += 2;
+        n -= 2;
+      }
+      for (; n >= 4; n -= 4, o += 4, dst += 4) {
+        if ((dst & 3) === 0) st32(dst, window.ld32(o));
+        else {
+          const v = window.ld32(o);
+          st16(dst, v & 0xffff);
+          st16(dst + 2, v >>> 16);
+        }
+        this.cpuReads++;
+      }
+      if (n >= 2) {
+        st16(dst, window.ld16(o));
+        this.cpuReads++;
+        dst += 2;
+      }
+    }
+  }
+
+  commit(): number {
+    return 0;
+  }
+
+  landed(_mark: number): boolean {
+    return true;
+  }
+
+  /** Forget all mappings (the host may reuse its memory for other things after a reset). */
+  reset(): void {
+    for (let i = 0; i < this.slots; i++) {
+      if (this.mapped[i]! >= 0) this.iatu.disableOutbound(this.firstRegion + i);
+      this.mapped[i] = -1;
+    }
+  }
+
+  private offsetOf(addr: number): number {
+    const page = addr - (addr % this.span);
+    for (let i = 0; i < this.slots; i++) {
+      if (this.mapped[i] === page) return (this.firstRegion + i) * this.span + (addr - page);
+    }
+    // CPU loads are synchronous, so nothing of ours is in flight through the region that is replaced here.
+    const i = this.victim;
+    this.victim = (i + 1) % this.slots;
+    const region = this.firstRegion + i;
+    this.iatu.outboundMem(region, this.ctrl.windowBus + region * this.span, page, this.span);
+    this.mapped[i] = page;
+    return region * this.span + (addr - page);
+  }
+}

@@ -1,0 +1,268 @@
+/**
+ * Frames of the host for the board: HQ.tx chains paired with EQ.rx buffers on a read channel. When the data has landed
+ * in the board's memory, num_buffers is patched there, the board's used ring is marked, and the host's used elements,
+ * index and interrupt follow on the write channel.
+ */
+import type { DmaChannel } from "../hw/dma-channel.ts";
+import { NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
+import type { BoardRing } from "./board-ring.ts";
+import { OK, R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
+import { HostRing } from "./host-ring.ts";
+import type { Interrupts } from "./interrupts.ts";
+import { emit, localOffset, MAX_SEGMENTS, Segments } from "./segments.ts";
+import type { DirectionLimits } from "./to-host.ts";
+
+const RECORDS = 4096;
+const MAX_BUFFERS = 128;
+const ETH_MIN = 14;
+
+export class ToBoard {
+  frames = 0;
+  bytes = 0;
+  /** frames that no receive buffer of the board can take */
+  dropped = 0;
+  /** turns in which frames waited for the board's receive buffers */
+  starved = 0;
+  bursts = 0;
+  elements = 0;
+  a = 0;
+  b = 0;
+  notify = false;
+  culprit = "";
+
+  private readonly eq: BoardRing;
+  private readonly hq: HostRing;
+  private readonly rd: DmaChannel;
+  private readonly wr: DmaChannel;
+  private readonly irq: Interrupts;
+  private readonly limits: DirectionLimits;
+  private readonly src = new Segments();
+  private readonly dst = new Segments();
+  private hdrLen = 12;
+  private mergeable = false;
+  private vector = 0xffff;
+
+  // Frames in flight, oldest first; bufs counts entries of bufHead/bufLen.
+  private readonly recEnd = new Int32Array(RECORDS);
+  private readonly recHead = new Int32Array(RECORDS);
+  private readonly recBufs = new Int32Array(RECORDS);
+  private readonly recBytes = new Int32Array(RECORDS);
+  private readonly recPatch = new Int32Array(RECORDS);
+  private readonly recPatch1 = new Int32Array(RECORDS);
+  private first = 0;
+  private last = 0;
+  private readonly bufHead = new Uint16Array(65536);
+  private readonly bufLen = new Int32Array(65536);
+  private bufFirst = 0;
+  private bufLast = 0;
+  private inflight = 0;
+  private readonly lens = new Int32Array(MAX_BUFFERS);
+
+  constructor(
+    eq: BoardRing,
+    hq: HostRing,
+    rd: DmaChannel,
+    wr: DmaChannel,
+    irq: Interrupts,
+    limits: DirectionLimits,
+  ) {
+    this.eq = eq;
+    this.hq = hq;
+    this.rd = rd;
+    this.wr = wr;
+    this.irq = irq;
+    this.limits = limits;
+  }
+
+  /** @param mergeable a frame may take several of the board's buffers (the board's driver negotiated MRG_RXBUF) */
+  attach(hdrLen: number, mergeable: boolean, vector: number): void {
+    this.hdrLen = hdrLen;
+    this.mergeable = mergeable;
+    this.vector = vector;
+    this.first = this.last = 0;
+    this.bufFirst = this.bufLast = 0;
+    this.inflight = 0;
+  }
+
+  /** Begin what can be begun. @returns frames begun, or a negative code with culprit, a, b */
+  begin(): number {
+    const eq = this.eq;
+    const hq = this.hq;
+    const rd = this.rd;
+    const src = this.src;
+    const dst = this.dst;
+    const queued = hq.available();
+    if (queued === 0) return 0;
+    let ready = eq.available();
+    if (ready < 0) return this.fault("eq.rx", ready, eq.a, eq.b);
+    const before = rd.putCount;
+    let begun = 0;
+    let rc: number = OK;
+    while (begun < queued && begun < this.limits.burst && this.inflight < this.limits.inflightBytes) {
+      const head = hq.peek(0);
+      src.clear();
+      rc = hq.segments(head, src);
+      if (rc < 0) {
+        rc = this.fault("hq.tx", rc, src.a, src.b);
+        break;
+      }
+      const total = src.total;
+      if (total < this.hdrLen + ETH_MIN) {
+        rc = this.fault("hq.tx", R_FRAME_SHORT, total, this.hdrLen + ETH_MIN);
+        break;
+      }
+      dst.clear();
+      let k = 0;
+      while (dst.total < total && k < ready && (k === 0 || this.mergeable)) {
+        const was = dst.total;
+        rc = eq.segments(eq.peek(k), dst);
+        if (rc < 0) break;
+        if (k === 0 && dst.total < this.hdrLen) {
+          rc = R_BUFFER_SMALL;
+          dst.a = dst.total;
+          dst.b = this.hdrLen;
+          break;
+        }
+        this.lens[k] = dst.total - was;
+        k++;
+        if (k === MAX_BUFFERS) break;
+      }
+      if (rc < 0) {
+        if (rc === R_CHAIN_TOO_LONG && k > 0) rc = OK;
+        else {
+          rc = this.fault("eq.rx", rc, dst.a, dst.b);
+          break;
+        }
+      }
+      if (dst.total < total) {
+        if ((!this.mergeable && k === 1) || k === MAX_BUFFERS || k === eq.size) {
+          // Larger than any buffer can ever take: a record without data, so that completions stay in order.
+          if (this.full()) break;
+          this.dropped++;
+          hq.consume(1);
+          this.record(head, 0, 0, 0);
+          begun++;
+          continue;
+        }
+        const fresh = eq.look();
+        if (fresh < 0) {
+          rc = this.fault("eq.rx", fresh, eq.a, eq.b);
+          break;
+        }
+        if (fresh > ready) {
+          ready = fresh;
+          continue;
+        }
+        this.starved++;
+        break;
+      }
+      if (rd.room() < src.count + dst.count + 1) break;
+      if (this.full() || src.count + dst.count >= MAX_SEGMENTS) break;
+      emit(rd, src, dst, total);
+      let left = total;
+      for (let i = 0; i < k; i++) {
+        const n = left < this.lens[i]! ? left : this.lens[i]!;
+        const at = this.bufLast & 0xffff;
+        this.bufHead[at] = eq.peek(i);
+        this.bufLen[at] = n;
+        this.bufLast = (this.bufLast + 1) | 0;
+        left -= n;
+      }
+      eq.consume(k);
+      hq.consume(1);
+      ready -= k;
+      this.record(head, k, total, k);
+      begun++;
+      this.frames++;
+      this.bytes += total - this.hdrLen;
+    }
+    if (rd.putCount !== before) {
+      rd.commit();
+      this.elements += (rd.putCount - before) | 0;
+    }
+    if (begun > 0) this.bursts++;
+    return rc < 0 ? rc : begun;
+  }
+
+  private full(): boolean {
+    return ((this.last - this.first) | 0) >= RECORDS - 1;
+  }
+
+  private record(head: number, bufs: number, bytes: number, buffers: number): void {
+    const r = this.last & (RECORDS - 1);
+    this.recEnd[r] = this.rd.putCount;
+    this.recHead[r] = head;
+    this.recBufs[r] = bufs;
+    this.recBytes[r] = bytes;
+    if (this.hdrLen >= 12 && buffers > 0) {
+      this.recPatch[r] = localOffset(this.dst, NET_HDR_NUM_BUFFERS);
+      this.recPatch1[r] = localOffset(this.dst, NET_HDR_NUM_BUFFERS + 1);
+    } else this.recPatch[r] = -1;
+    this.last = (this.last + 1) | 0;
+    this.inflight += bytes;
+  }
+
+  /** Finish frames whose data landed: board first, then the host's used ring. @returns frames finished */
+  finish(): number {
+    this.notify = false;
+    if (this.first === this.last) return 0;
+    const done = this.rd.doneCount;
+    const eq = this.eq;
+    const hq = this.hq;
+    const wr = this.wr;
+    if (wr.room() < HostRing.PUBLISH_ELEMENTS + 2) return 0;
+    const u8 = eq.bytes;
+    let frames = 0;
+    while (this.first !== this.last) {
+      const r = this.first & (RECORDS - 1);
+      if (((done - this.recEnd[r]!) | 0) < 0) break;
+      const bufs = this.recBufs[r]!;
+      const patch = this.recPatch[r]!;
+      if (patch >= 0) {
+        // 5.1.6.4.1: the device sets num_buffers; the sender's header has 0 there.
+        u8[patch] = bufs & 0xff;
+        u8[this.recPatch1[r]!] = bufs >>> 8;
+      }
+      for (let i = 0; i < bufs; i++) {
+        const at = this.bufFirst & 0xffff;
+        eq.pushUsed(this.bufHead[at]!, this.bufLen[at]!);
+        this.bufFirst = (this.bufFirst + 1) | 0;
+      }
+      hq.pushUsed(this.recHead[r]!, 0);
+      this.inflight -= this.recBytes[r]!;
+      this.first = (this.first + 1) | 0;
+      frames++;
+    }
+    if (frames === 0) return 0;
+    this.notify = eq.publish();
+    hq.publish(wr);
+    if (hq.wantsInterrupt()) {
+      this.irq.raise(wr, this.vector);
+      hq.interruptSent();
+    } else hq.confirmLater(wr.putCount);
+    wr.commit();
+    return frames;
+  }
+
+  /** The host went away with frames in flight: the board's buffers they would have filled are free again. @returns frames lost */
+  abandon(): number {
+    const lost = (this.last - this.first) | 0;
+    this.eq.rewind((this.bufLast - this.bufFirst) & 0xffff);
+    this.bufFirst = this.bufLast;
+    this.first = this.last;
+    this.inflight = 0;
+    this.notify = false;
+    return lost;
+  }
+
+  get outstanding(): number {
+    return (this.last - this.first) | 0;
+  }
+
+  private fault(culprit: string, code: number, a: number, b: number): number {
+    this.culprit = culprit;
+    this.a = a;
+    this.b = b;
+    return code;
+  }
+}

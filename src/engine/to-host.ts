@@ -1,0 +1,306 @@
+/**
+ * Frames of the board for the host: EQ.tx chains paired with HQ.rx buffers on a write channel. Behind the data of a
+ * burst go its used elements, the used index and the interrupt, on the same channel, so that posted-write order makes
+ * them visible in this order. The board's chains are given back when the list has passed the burst.
+ */
+import type { DmaChannel } from "../hw/dma-channel.ts";
+import type { DmaMemory, DmaRegion } from "../hw/dma-memory.ts";
+import { NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
+import type { BoardRing } from "./board-ring.ts";
+import { OK, R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
+import { HostRing } from "./host-ring.ts";
+import type { Interrupts } from "./interrupts.ts";
+import { dropFront, emit, localOffset, MAX_SEGMENTS, Segments } from "./segments.ts";
+
+const HDR_SLOTS = 4096;
+const HDR_SLOT = 32;
+const RECORDS = 4096;
+/** receive buffers of one frame at the most: 64 KiB in buffers of 512 bytes */
+const MAX_BUFFERS = 128;
+/** Ethernet header */
+const ETH_MIN = 14;
+
+export interface DirectionLimits {
+  /** frames of one burst */
+  burst: number;
+  /** bytes in flight after which no more is begun: what the host may see written after it reset us */
+  inflightBytes: number;
+}
+
+export class ToHost {
+  frames = 0;
+  bytes = 0;
+  /** frames that no receive buffer of the host can take */
+  dropped = 0;
+  /** turns in which frames waited for the host's receive buffers */
+  starved = 0;
+  bursts = 0;
+  elements = 0;
+  a = 0;
+  b = 0;
+  /** set by finish() and abandon(): the board's driver wants to be told about used chains */
+  notify = false;
+  /** which ring the last negative code is about: "eq.tx" or "hq.rx" */
+  culprit = "";
+
+  private readonly eq: BoardRing;
+  private readonly hq: HostRing;
+  private readonly ch: DmaChannel;
+  private readonly irq: Interrupts;
+  private readonly limits: DirectionLimits;
+  private readonly hdr: DmaRegion;
+  private readonly src = new Segments();
+  private readonly dst = new Segments();
+  private readonly lens = new Int32Array(MAX_BUFFERS);
+  private hdrSlot = 0;
+  private hdrLen = 12;
+  private mergeable = true;
+  private patch = false;
+  private vector = 0xffff;
+
+  // Bursts in flight, oldest first: list position behind which all of it landed, frames and bytes in it.
+  private readonly recEnd = new Int32Array(RECORDS);
+  private readonly recFrames = new Int32Array(RECORDS);
+  private readonly recBytes = new Int32Array(RECORDS);
+  private recHead = 0;
+  private recTail = 0;
+  private readonly eqHeads = new Uint16Array(65536);
+  private eqHead = 0;
+  private eqTail = 0;
+  private inflight = 0;
+
+  constructor(
+    eq: BoardRing,
+    hq: HostRing,
+    ch: DmaChannel,
+    irq: Interrupts,
+    memory: DmaMemory,
+    limits: DirectionLimits,
+  ) {
+    this.eq = eq;
+    this.hq = hq;
+    this.ch = ch;
+    this.irq = irq;
+    this.limits = limits;
+    this.hdr = memory.alloc("tx-headers", HDR_SLOTS * HDR_SLOT, 64);
+  }
+
+  /**
+   * @param hdrLen virtio-net header on both sides
+   * @param mergeable a frame may take several receive buffers (MRG_RXBUF accepted by the host)
+   * @param patch the board's header may be overwritten in place, so that a frame can be one element
+   */
+  attach(hdrLen: number, mergeable: boolean, patch: boolean, vector: number): void {
+    this.hdrLen = hdrLen;
+    this.mergeable = mergeable;
+    this.patch = patch;
+    this.vector = vector;
+    this.recHead = this.recTail = 0;
+    this.eqHead = this.eqTail = 0;
+    this.inflight = 0;
+  }
+
+  /** Begin what can be begun. @returns frames begun, or a negative code with culprit, a, b */
+  begin(): number {
+    const eq = this.eq;
+    const hq = this.hq;
+    const ch = this.ch;
+    const queued = eq.available();
+    if (queued <= 0) return queued === 0 ? 0 : this.fault("eq.tx", queued, eq.a, eq.b);
+    const src = this.src;
+    const dst = this.dst;
+    let begun = 0;
+    let taken = 0;
+    let burstBytes = 0;
+    const before = ch.putCount;
+    let rc: number = OK;
+    while (taken < queued && begun < this.limits.burst && this.inflight + burstBytes < this.limits.inflightBytes) {
+      const head = eq.peek(0);
+      src.clear();
+      rc = eq.segments(head, src);
+      if (rc < 0) {
+        rc = this.fault("eq.tx", rc, src.a, src.b);
+        break;
+      }
+      const total = src.total;
+      if (total < this.hdrLen + ETH_MIN) {
+        rc = this.fault("eq.tx", R_FRAME_SHORT, total, this.hdrLen + ETH_MIN);
+        break;
+      }
+      // Receive buffers until the frame fits.
+      const ready = hq.available();
+      dst.clear();
+      let k = 0;
+      while (dst.total < total && k < ready && (k === 0 || this.mergeable)) {
+        const was = dst.total;
+        rc = hq.segments(hq.peek(k), dst);
+        if (rc < 0) break;
+        if (k === 0 && dst.total < this.hdrLen) {
+          rc = R_BUFFER_SMALL;
+          dst.a = dst.total;
+          dst.b = this.hdrLen;
+          break;
+        }
+        this.lens[k] = dst.total - was;
+        k++;
+        if (k === MAX_BUFFERS) break;
+      }
+      if (rc < 0) {
+        if (rc === R_CHAIN_TOO_LONG && k > 0) rc = OK;
+        else {
+          rc = this.fault("hq.rx", rc, dst.a, dst.b);
+          break;
+        }
+      }
+      if (dst.total < total) {
+        if ((!this.mergeable && k === 1) || k === MAX_BUFFERS || k === hq.size) {
+          this.dropped++;
+          eq.consume(1);
+          taken++;
+          this.record(head);
+          begun++;
+          continue;
+        }
+        this.starved++;
+        break;
+      }
+      if (ch.room() < src.count + dst.count + 2 + HostRing.PUBLISH_ELEMENTS + 1) break;
+      if (this.records() >= RECORDS - 2 || src.count + dst.count >= MAX_SEGMENTS) break;
+      this.header(src, k);
+      emit(ch, src, dst, total);
+      let left = total;
+      for (let i = 0; i < k; i++) {
+        const n = left < this.lens[i]! ? left : this.lens[i]!;
+        hq.pushUsed(hq.peek(i), n);
+        left -= n;
+      }
+      hq.consume(k);
+      eq.consume(1);
+      taken++;
+      this.record(head);
+      begun++;
+      burstBytes += total;
+      this.frames++;
+      this.bytes += total - this.hdrLen;
+    }
+    if (begun > 0) {
+      if (ch.putCount !== before) {
+        hq.publish(ch);
+        if (hq.wantsInterrupt()) {
+          this.irq.raise(ch, this.vector);
+          hq.interruptSent();
+        } else hq.confirmLater(ch.putCount);
+        ch.commit();
+        this.elements += (ch.putCount - before) | 0;
+      }
+      const r = this.recTail & (RECORDS - 1);
+      this.recEnd[r] = ch.putCount;
+      this.recFrames[r] = begun;
+      this.recBytes[r] = burstBytes;
+      this.recTail = (this.recTail + 1) | 0;
+      this.inflight += burstBytes;
+      this.bursts++;
+    }
+    return rc < 0 ? rc : begun;
+  }
+
+  /**
+   * num_buffers is the device's to set (5.1.6.4.1) and is what makes the header differ: patch it in the board's own
+   * buffer where allowed, else send the header from a slot of ours as an element of its own.
+   */
+  private header(src: Segments, buffers: number): void {
+    if (this.hdrLen < 12) return;
+    const u8 = this.eq.bytes;
+    if (this.patch) {
+      const at = localOffset(src, NET_HDR_NUM_BUFFERS);
+      const at1 = localOffset(src, NET_HDR_NUM_BUFFERS + 1);
+      u8[at] = buffers & 0xff;
+      u8[at1] = buffers >>> 8;
+      return;
+    }
+    const slot = this.hdrSlot;
+    this.hdrSlot = (slot + 1) & (HDR_SLOTS - 1);
+    const off = slot * HDR_SLOT;
+    const out = this.hdr.u8;
+    let seg = 0;
+    let skip = 0;
+    for (let i = 0; i < this.hdrLen; i++) {
+      while (i - skip >= src.len[seg]!) {
+        skip += src.len[seg]!;
+        seg++;
+      }
+      out[off + i] = u8[src.off[seg]! + i - skip]!;
+    }
+    out[off + NET_HDR_NUM_BUFFERS] = buffers & 0xff;
+    out[off + NET_HDR_NUM_BUFFERS + 1] = buffers >>> 8;
+    dropFront(src, this.hdrLen);
+    const bus = this.hdr.bus + off;
+    const hi = Math.floor(bus / 4294967296);
+    for (let i = src.count; i > 0; i--) {
+      src.lo[i] = src.lo[i - 1]!;
+      src.hi[i] = src.hi[i - 1]!;
+      src.len[i] = src.len[i - 1]!;
+      src.off[i] = src.off[i - 1]!;
+    }
+    src.lo[0] = bus - hi * 4294967296;
+    src.hi[0] = hi;
+    src.len[0] = this.hdrLen;
+    src.count++;
+    src.total += this.hdrLen;
+  }
+
+  private record(head: number): void {
+    this.eqHeads[this.eqTail & 0xffff] = head;
+    this.eqTail = (this.eqTail + 1) | 0;
+  }
+
+  private records(): number {
+    return (this.recTail - this.recHead) | 0;
+  }
+
+  /** Give back the chains of all bursts that landed. @returns frames finished */
+  finish(): number {
+    let frames = 0;
+    const done = this.ch.doneCount;
+    while (this.recHead !== this.recTail) {
+      const r = this.recHead & (RECORDS - 1);
+      if (((done - this.recEnd[r]!) | 0) < 0) break;
+      const n = this.recFrames[r]!;
+      for (let i = 0; i < n; i++) {
+        this.eq.pushUsed(this.eqHeads[this.eqHead & 0xffff]!, 0);
+        this.eqHead = (this.eqHead + 1) | 0;
+      }
+      this.inflight -= this.recBytes[r]!;
+      this.recHead = (this.recHead + 1) | 0;
+      frames += n;
+    }
+    if (frames > 0) this.notify = this.eq.publish();
+    else this.notify = false;
+    return frames;
+  }
+
+  /** The host went away with bursts in flight: give their chains back undelivered. @returns frames lost */
+  abandon(): number {
+    let lost = 0;
+    while (this.eqHead !== this.eqTail) {
+      this.eq.pushUsed(this.eqHeads[this.eqHead & 0xffff]!, 0);
+      this.eqHead = (this.eqHead + 1) | 0;
+      lost++;
+    }
+    this.recHead = this.recTail;
+    this.inflight = 0;
+    this.notify = lost > 0 && this.eq.publish();
+    return lost;
+  }
+
+  get outstanding(): number {
+    return this.records();
+  }
+
+  private fault(culprit: string, code: number, a: number, b: number): number {
+    this.culprit = culprit;
+    this.a = a;
+    this.b = b;
+    return code;
+  }
+}
