@@ -6,38 +6,9 @@ import { offsets, type RegTable } from "./reg-table.ts";
 
 /** Type 0 header as 32-bit words; sub-word offsets are in pci.layout.ts. */
 export const DBI_HEADER = [
-  [
-    "ID",
-    0x00,
-    "RO",
-    "device and vendor id",
-    [
-      ["DEVICE", 31, 16],
-      ["VENDOR", 15, 0],
-    ],
-  ],
-  [
-    "COMMAND_STATUS",
-    0x04,
-    "RW",
-    "status and command",
-    [
-      ["STATUS", 31, 16],
-      ["INTX_DISABLE", 10, 10],
-      ["MASTER", 2, 2],
-      ["MEMORY", 1, 1],
-    ],
-  ],
-  [
-    "CLASS_REV",
-    0x08,
-    "RO",
-    "class code and revision",
-    [
-      ["CLASS", 31, 8],
-      ["REVISION", 7, 0],
-    ],
-  ],
+  ["ID", 0x00, "RO", "device and vendor id", "DEVICE 31:16, VENDOR 15:0"],
+  ["COMMAND_STATUS", 0x04, "RW", "status and command", "STATUS 31:16, INTX_DISABLE 10, MASTER 2, MEMORY 1"],
+  ["CLASS_REV", 0x08, "RO", "class code and revision", "CLASS 31:8, REVISION 7:0"],
   ["HEADER_TYPE", 0x0c, "RO", "BIST, header type, latency, line size"],
   ["BAR0", 0x10, "RW", "base address 0"],
   ["BAR1", 0x14, "RW", "base address 1"],
@@ -45,82 +16,30 @@ export const DBI_HEADER = [
   ["BAR3", 0x1c, "RW", "base address 3"],
   ["BAR4", 0x20, "RW", "base address 4"],
   ["BAR5", 0x24, "RW", "base address 5"],
-  [
-    "SUBSYSTEM",
-    0x2c,
-    "RO",
-    "subsystem id and vendor",
-    [
-      ["DEVICE", 31, 16],
-      ["VENDOR", 15, 0],
-    ],
-  ],
-  ["CAP_POINTER", 0x34, "RO", "first capability", [["OFFSET", 7, 0]]],
-  [
-    "INTERRUPT",
-    0x3c,
-    "RW",
-    "interrupt pin and line",
-    [
-      ["PIN", 15, 8],
-      ["LINE", 7, 0],
-    ],
-  ],
+  ["SUBSYSTEM", 0x2c, "RO", "subsystem id and vendor", "DEVICE 31:16, VENDOR 15:0"],
+  ["CAP_POINTER", 0x34, "RO", "first capability", "OFFSET 7:0"],
+  ["INTERRUPT", 0x3c, "RW", "interrupt pin and line", "PIN 15:8, LINE 7:0"],
 ] as const satisfies RegTable;
 
 /** Port logic. */
 export const DBI_PORT = [
   ["PORT_LINK_CTRL", 0x710, "RW", "port link control"],
-  ["PORT_DEBUG0", 0x728, "RO", "port debug 0", [["LTSSM", 5, 0]]],
-  [
-    "PORT_DEBUG1",
-    0x72c,
-    "RO",
-    "port debug 1",
-    [
-      ["TRAINING", 29, 29],
-      ["LINK_UP", 4, 4],
-    ],
-  ],
+  ["PORT_DEBUG0", 0x728, "RO", "port debug 0", "LTSSM 5:0"],
+  ["PORT_DEBUG1", 0x72c, "RO", "port debug 1", "TRAINING 29, LINK_UP 4"],
   ["GEN2_CTRL", 0x80c, "RW", "link width and speed control"],
   [
     "MISC_CONTROL_1",
     0x8bc,
     "RW",
     "miscellaneous control 1",
-    [
-      ["WIRE_WR_DISABLE", 22, 22],
-      ["TARGET_ABOVE_CONFIG_LIMIT", 19, 18],
-      ["CONFIG_LIMIT", 17, 8],
-      ["CFG_TLP_BYPASS", 7, 7],
-      ["DEFAULT_TARGET", 1, 1],
-      ["RO_WR_EN", 0, 0],
-    ],
+    "WIRE_WR_DISABLE 22, TARGET_ABOVE_CONFIG_LIMIT 19:18, CONFIG_LIMIT 17:8, CFG_TLP_BYPASS 7, DEFAULT_TARGET 1, RO_WR_EN 0",
   ],
   ["VERSION", 0x8f8, "RO", "core version, ASCII"],
   ["VERSION_TYPE", 0x8fc, "RO", "core type, ASCII"],
-  [
-    "ATU_VIEWPORT",
-    0x900,
-    "RW",
-    "iATU viewport; all ones when unrolled",
-    [
-      ["INBOUND", 31, 31],
-      ["INDEX", 4, 0],
-    ],
-  ],
-  ["MSIX_MATCH_LO", 0x940, "RW", "MSI-X address match, low", [["ENABLE", 0, 0]]],
+  ["ATU_VIEWPORT", 0x900, "RW", "iATU viewport; all ones when unrolled", "INBOUND 31, INDEX 4:0"],
+  ["MSIX_MATCH_LO", 0x940, "RW", "MSI-X address match, low", "ENABLE 0"],
   ["MSIX_MATCH_HI", 0x944, "RW", "MSI-X address match, high"],
-  [
-    "MSIX_DOORBELL",
-    0x948,
-    "WO",
-    "MSI-X doorbell",
-    [
-      ["PF", 28, 24],
-      ["VECTOR", 10, 0],
-    ],
-  ],
+  ["MSIX_DOORBELL", 0x948, "WO", "MSI-X doorbell", "PF 28:24, VECTOR 10:0"],
 ] as const satisfies RegTable;
 
 export const DBI = { ...offsets(DBI_HEADER), ...offsets(DBI_PORT) } as const;

@@ -5,33 +5,17 @@
  */
 import { offsets, type RegTable } from "./reg-table.ts";
 
-const CHANNEL_PAIR = [
-  ["ODD", 31, 16],
-  ["EVEN", 15, 0],
-] as const;
-const INT_BITS = [
-  ["ABORT", 23, 16],
-  ["DONE", 7, 0],
-] as const;
-const DOORBELL_BITS = [
-  ["STOP", 31, 31],
-  ["CHANNEL", 2, 0],
-] as const;
-const ENABLE_BIT = [["ENABLE", 0, 0]] as const;
+const CHANNEL_PAIR = "ODD 31:16, EVEN 15:0";
+const INT_BITS = "ABORT 23:16, DONE 7:0";
+const DOORBELL_BITS = "STOP 31, CHANNEL 2:0";
+const ENABLE_BIT = "ENABLE 0";
+const CONTROL1_BITS =
+  "AT 31:30, TC 29:27, TD 26, RO 25, NS 24, FUNC 16:12, LLE 9, CCS 8, CS 6:5, RIE 4, LIE 3, LLP 2, TCB 1, CB 0";
 
 /** Common block, the same in the legacy and the unrolled map. */
 export const EDMA_COMMON = [
   ["ARB_PRIORITY", 0x000, "RW", "DMA data arbitration priority"],
-  [
-    "DMA_CTRL",
-    0x008,
-    "RO",
-    "channels present",
-    [
-      ["RD_CHANNELS", 19, 16],
-      ["WR_CHANNELS", 3, 0],
-    ],
-  ],
+  ["DMA_CTRL", 0x008, "RO", "channels present", "RD_CHANNELS 19:16, WR_CHANNELS 3:0"],
   ["WR_ENGINE_EN", 0x00c, "RW", "write engine enable", ENABLE_BIT],
   ["WR_DOORBELL", 0x010, "WO", "write doorbell", DOORBELL_BITS],
   ["WR_ARB_WEIGHT_LO", 0x018, "RW", "write arbitration weight, channels 0-3"],
@@ -43,16 +27,7 @@ export const EDMA_COMMON = [
   ["WR_INT_STATUS", 0x04c, "RO", "write interrupt status", INT_BITS],
   ["WR_INT_MASK", 0x054, "RW", "write interrupt mask", INT_BITS],
   ["WR_INT_CLEAR", 0x058, "WO", "write interrupt clear", INT_BITS],
-  [
-    "WR_ERR_STATUS",
-    0x05c,
-    "RO",
-    "write error status",
-    [
-      ["LL_FETCH", 23, 16],
-      ["LOCAL", 7, 0],
-    ],
-  ],
+  ["WR_ERR_STATUS", 0x05c, "RO", "write error status", "LL_FETCH 23:16, LOCAL 7:0"],
   ["WR_DONE_IMWR_LO", 0x060, "RW", "write done message address, low"],
   ["WR_DONE_IMWR_HI", 0x064, "RW", "write done message address, high"],
   ["WR_ABORT_IMWR_LO", 0x068, "RW", "write abort message address, low"],
@@ -61,51 +36,13 @@ export const EDMA_COMMON = [
   ["WR_IMWR_DATA_23", 0x074, "RW", "write message data, channels 2 and 3", CHANNEL_PAIR],
   ["WR_IMWR_DATA_45", 0x078, "RW", "write message data, channels 4 and 5", CHANNEL_PAIR],
   ["WR_IMWR_DATA_67", 0x07c, "RW", "write message data, channels 6 and 7", CHANNEL_PAIR],
-  [
-    "WR_LL_ERR_EN",
-    0x090,
-    "RW",
-    "write linked-list error enable",
-    [
-      ["LOCAL_ABORT", 23, 16],
-      ["REMOTE_ABORT", 7, 0],
-    ],
-  ],
+  ["WR_LL_ERR_EN", 0x090, "RW", "write linked-list error enable", "LOCAL_ABORT 23:16, REMOTE_ABORT 7:0"],
   ["RD_INT_STATUS", 0x0a0, "RO", "read interrupt status", INT_BITS],
   ["RD_INT_MASK", 0x0a8, "RW", "read interrupt mask", INT_BITS],
   ["RD_INT_CLEAR", 0x0ac, "WO", "read interrupt clear", INT_BITS],
-  [
-    "RD_ERR_STATUS_LO",
-    0x0b4,
-    "RO",
-    "read error status, low",
-    [
-      ["LL_FETCH", 23, 16],
-      ["LOCAL", 7, 0],
-    ],
-  ],
-  [
-    "RD_ERR_STATUS_HI",
-    0x0b8,
-    "RO",
-    "read error status, high",
-    [
-      ["POISONED", 31, 24],
-      ["TIMEOUT", 23, 16],
-      ["CA", 15, 8],
-      ["UR", 7, 0],
-    ],
-  ],
-  [
-    "RD_LL_ERR_EN",
-    0x0c4,
-    "RW",
-    "read linked-list error enable",
-    [
-      ["LOCAL_ABORT", 23, 16],
-      ["REMOTE_ABORT", 7, 0],
-    ],
-  ],
+  ["RD_ERR_STATUS_LO", 0x0b4, "RO", "read error status, low", "LL_FETCH 23:16, LOCAL 7:0"],
+  ["RD_ERR_STATUS_HI", 0x0b8, "RO", "read error status, high", "POISONED 31:24, TIMEOUT 23:16, CA 15:8, UR 7:0"],
+  ["RD_LL_ERR_EN", 0x0c4, "RW", "read linked-list error enable", "LOCAL_ABORT 23:16, REMOTE_ABORT 7:0"],
   ["RD_DONE_IMWR_LO", 0x0cc, "RW", "read done message address, low"],
   ["RD_DONE_IMWR_HI", 0x0d0, "RW", "read done message address, high"],
   ["RD_ABORT_IMWR_LO", 0x0d4, "RW", "read abort message address, low"],
@@ -118,16 +55,7 @@ export const EDMA_COMMON = [
 
 /** Only in the legacy map: selects the channel context that appears at VIEWPORT_CONTEXT. */
 export const EDMA_VIEWPORT = [
-  [
-    "VIEWPORT_SEL",
-    0x0fc,
-    "RW",
-    "channel context selection",
-    [
-      ["READ", 31, 31],
-      ["CHANNEL", 2, 0],
-    ],
-  ],
+  ["VIEWPORT_SEL", 0x0fc, "RW", "channel context selection", "READ 31, CHANNEL 2:0"],
 ] as const satisfies RegTable;
 
 /** Only in the unrolled map. Power enables exist in the HDMA-compatible variant: + 4 * channel. */
@@ -142,38 +70,8 @@ export const EDMA_UNROLL = [
 
 /** Channel context; offsets are from contextOffset(). */
 export const EDMA_CHANNEL = [
-  [
-    "CH_CONTROL1",
-    0x00,
-    "RW",
-    "channel control 1",
-    [
-      ["AT", 31, 30],
-      ["TC", 29, 27],
-      ["TD", 26, 26],
-      ["RO", 25, 25],
-      ["NS", 24, 24],
-      ["FUNC", 16, 12],
-      ["LLE", 9, 9],
-      ["CCS", 8, 8],
-      ["CS", 6, 5],
-      ["RIE", 4, 4],
-      ["LIE", 3, 3],
-      ["LLP", 2, 2],
-      ["TCB", 1, 1],
-      ["CB", 0, 0],
-    ],
-  ],
-  [
-    "CH_CONTROL2",
-    0x04,
-    "RW",
-    "channel control 2",
-    [
-      ["VF", 8, 1],
-      ["VF_EN", 0, 0],
-    ],
-  ],
+  ["CH_CONTROL1", 0x00, "RW", "channel control 1", CONTROL1_BITS],
+  ["CH_CONTROL2", 0x04, "RW", "channel control 2", "VF 8:1, VF_EN 0"],
   ["CH_SIZE", 0x08, "RW", "transfer size in bytes"],
   ["CH_SAR_LO", 0x0c, "RW", "source address, low"],
   ["CH_SAR_HI", 0x10, "RW", "source address, high"],

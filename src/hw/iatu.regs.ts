@@ -6,34 +6,13 @@ import { offsets, type RegTable } from "./reg-table.ts";
 
 /** One region. Base: unrolled regionOffset(), viewport form DBI ATU_VIEWPORT_WINDOW after writing ATU_VIEWPORT. */
 export const IATU_REGION = [
-  [
-    "ATU_CTRL1",
-    0x00,
-    "RW",
-    "region control 1",
-    [
-      ["FUNC", 22, 20],
-      ["INCREASE_SIZE", 13, 13],
-      ["ATTR", 10, 9],
-      ["TD", 8, 8],
-      ["TC", 7, 5],
-      ["TYPE", 4, 0],
-    ],
-  ],
+  ["ATU_CTRL1", 0x00, "RW", "region control 1", "FUNC 22:20, INCREASE_SIZE 13, ATTR 10:9, TD 8, TC 7:5, TYPE 4:0"],
   [
     "ATU_CTRL2",
     0x04,
     "RW",
     "region control 2",
-    [
-      ["ENABLE", 31, 31],
-      ["MATCH_MODE", 30, 30],
-      ["INVERT", 29, 29],
-      ["CFG_SHIFT", 28, 28],
-      ["INHIBIT_PAYLOAD", 22, 22],
-      ["BAR_NUM", 10, 8],
-      ["MSG_CODE", 7, 0],
-    ],
+    "ENABLE 31, MATCH_MODE 30, INVERT 29, CFG_SHIFT 28, INHIBIT_PAYLOAD 22, BAR_NUM 10:8, MSG_CODE 7:0",
   ],
   ["ATU_BASE_LO", 0x08, "RW", "lower base address"],
   ["ATU_BASE_HI", 0x0c, "RW", "upper base address"],

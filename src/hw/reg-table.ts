@@ -9,11 +9,8 @@ import type { Mmio } from "./mmio.ts";
 /** RO read only, RW, W1C write 1 to clear, WO write has an effect and reads mean nothing, RC cleared by reading */
 export type RegMode = "RO" | "RW" | "W1C" | "WO" | "RC";
 
-/** name, most and least significant bit */
-export type RegField = readonly [name: string, msb: number, lsb: number];
-
-/** name, byte offset, mode, long name, fields; every register is 32 bits wide */
-export type Reg = readonly [name: string, offset: number, mode: RegMode, long: string, fields?: readonly RegField[]];
+/** name, byte offset, mode, long name, fields as "NAME msb:lsb, NAME bit"; every register is 32 bits wide */
+export type Reg = readonly [name: string, offset: number, mode: RegMode, long: string, fields?: string];
 
 export type RegTable = readonly Reg[];
 
@@ -43,12 +40,26 @@ export function field(value: number, msb: number, lsb: number): number {
   return width >= 32 ? v >>> 0 : (v & ((1 << width) - 1)) >>> 0;
 }
 
+export interface RegField {
+  readonly name: string;
+  readonly msb: number;
+  readonly lsb: number;
+}
+
+/** Fields of a register in table order. @throws Fault E_SYS when the table's text has a wrong form */
+export function fieldsOf(r: Reg): RegField[] {
+  if (!r[4]) return [];
+  return r[4].split(",").map((text) => {
+    const m = /^\s*([A-Z][A-Z0-9_]*) (\d+)(?::(\d+))?\s*$/.exec(text);
+    if (!m) throw new Fault("E_SYS", `field "${text}" of register ${r[0]} is not "NAME msb:lsb"`);
+    return { name: m[1]!, msb: Number(m[2]), lsb: Number(m[3] ?? m[2]) };
+  });
+}
+
 /** All fields of one register as `name=value` in table order; values in hex from 10 up. */
 export function decode(r: Reg, value: number): string {
-  const fields = r[4];
-  if (!fields) return "";
-  return fields
-    .map(([name, msb, lsb]) => {
+  return fieldsOf(r)
+    .map(({ name, msb, lsb }) => {
       const v = field(value, msb, lsb);
       return `${name}=${v < 10 ? v : `0x${v.toString(16)}`}`;
     })
