@@ -73,6 +73,8 @@ export interface NetPort {
   readonly buffers: LocalBuffers;
   /** The device-readable TX header may be overwritten in place (true for TAP: we are its driver as well). */
   readonly txHeaderWritable: boolean;
+  /** A frame for the board may be spread over several buffers of `rx` (its driver negotiated MRG_RXBUF). */
+  readonly rxMergeable: boolean;
   /** Cursor to resume from, per queue (0 rx, 1 tx): the used idx of a ring whose earlier device process died. */
   resumeIdx(queue: number): number;
   /** Fix header length and offloads; called once after the host's DRIVER_OK, before start(). */

@@ -1,0 +1,244 @@
+/**
+ * Both directions between one pair of board queues and one pair of host queues, one turn at a time. Knows channels and
+ * rings, not registers and not who is on the other side. turn() allocates nothing and never throws.
+ */
+import type { Controller } from "../hw/controller.ts";
+import { CH_ABORT, type DmaChannel } from "../hw/dma-channel.ts";
+import type { NetPort } from "../hw/net-port.ts";
+import { DESC_F_WRITE } from "../hw/virtio.layout.ts";
+import { BoardRing } from "./board-ring.ts";
+import { OK, R_DMA_ABORT, R_DMA_STUCK } from "./codes.ts";
+import type { Fetcher } from "./fetch.ts";
+import { HostRing, type RingAddresses } from "./host-ring.ts";
+import type { Interrupts } from "./interrupts.ts";
+import { Segments } from "./segments.ts";
+import { type DirectionLimits, ToHost } from "./to-host.ts";
+import { ToBoard } from "./to-board.ts";
+
+/** What a life of the host's driver fixed. */
+export interface LifeOptions {
+  readonly rx: RingAddresses;
+  readonly tx: RingAddresses;
+  readonly rxVector: number;
+  readonly txVector: number;
+  readonly hdrLen: number;
+  readonly mergeable: boolean;
+  readonly eventIdx: boolean;
+  readonly indirect: boolean;
+  /** the board's driver negotiated MRG_RXBUF */
+  readonly boardMergeable: boolean;
+  readonly msix: boolean;
+}
+
+export interface Channels {
+  readonly write: DmaChannel;
+  readonly read: DmaChannel;
+  /** read channel for ring contents; may be the same as `read` */
+  readonly fetch: DmaChannel;
+}
+
+export class DataPath {
+  readonly toHost: ToHost;
+  readonly toBoard: ToBoard;
+  readonly hqRx: HostRing;
+  readonly hqTx: HostRing;
+  readonly eqRx: BoardRing;
+  readonly eqTx: BoardRing;
+  /** what the last negative code is about */
+  culprit = "";
+  a = 0;
+  b = 0;
+  /** frames lost because the host went away under them */
+  abandoned = 0;
+  /** interrupts given to the board's driver */
+  boardInterrupts = 0;
+
+  private readonly port: NetPort;
+  private readonly ch: Channels;
+  private readonly irq: Interrupts;
+  private rxVector = 0xffff;
+  private txVector = 0xffff;
+  private generation = -1;
+
+  /**
+   * @param maxQueue largest host queue that will be attached
+   * @param fetcher how the host's rings are read; one for both rings
+   */
+  constructor(
+    ctrl: Controller,
+    port: NetPort,
+    channels: Channels,
+    fetcher: Fetcher,
+    irq: Interrupts,
+    maxQueue: number,
+    limits: DirectionLimits,
+  ) {
+    this.port = port;
+    this.ch = channels;
+    this.irq = irq;
+    const scratch = new Segments();
+    this.hqRx = new HostRing("hq.rx", DESC_F_WRITE, ctrl.memory, fetcher, maxQueue);
+    this.hqTx = new HostRing("hq.tx", 0, ctrl.memory, fetcher, maxQueue);
+    this.eqRx = new BoardRing("eq.rx", DESC_F_WRITE, port.rx, port.buffers, scratch);
+    this.eqTx = new BoardRing("eq.tx", 0, port.tx, port.buffers, scratch);
+    this.toHost = new ToHost(this.eqTx, this.hqRx, channels.write, irq, ctrl.memory, limits);
+    this.toBoard = new ToBoard(this.eqRx, this.hqTx, channels.read, channels.write, irq, limits);
+  }
+
+  /** Begin a life. The port has been started and the channels are empty. */
+  attach(o: LifeOptions): void {
+    this.hqRx.attach(o.rx, o.eventIdx, o.indirect);
+    this.hqTx.attach(o.tx, o.eventIdx, o.indirect);
+    this.rxVector = o.rxVector;
+    this.txVector = o.txVector;
+    this.toHost.attach(o.hdrLen, o.mergeable, this.port.txHeaderWritable, o.rxVector);
+    this.toBoard.attach(o.hdrLen, o.boardMergeable, o.txVector);
+    this.irq.attach(o.msix);
+    this.attachBoard();
+    // 2.7.10: the loop polls, so the host need not spend a posted write on every notification.
+    this.hqRx.putUsedFlags(this.ch.write, 1);
+    this.hqTx.putUsedFlags(this.ch.write, 1);
+    this.ch.write.commit();
+  }
+
+  private attachBoard(): void {
+    this.eqRx.attach(this.port.rx, this.port.buffers, this.port.resumeIdx(0));
+    this.eqTx.attach(this.port.tx, this.port.buffers, this.port.resumeIdx(1));
+    this.eqRx.suppressNotify(true);
+    this.eqTx.suppressNotify(true);
+    this.generation = this.port.generation;
+  }
+
+  /** @returns things done (0 = idle), or a negative code with culprit, a, b */
+  turn(): number {
+    const { write, read, fetch } = this.ch;
+    let rc: number;
+    if (write.putCount !== write.doneCount && (rc = write.progress()) < 0) return this.channelFault(rc, write);
+    if (read.putCount !== read.doneCount && (rc = read.progress()) < 0) return this.channelFault(rc, read);
+    if (fetch !== read && fetch.putCount !== fetch.doneCount && (rc = fetch.progress()) < 0) {
+      return this.channelFault(rc, fetch);
+    }
+    const port = this.port;
+    if (port.generation !== this.generation) this.boardReset();
+
+    let work = this.toHost.finish();
+    if (this.toHost.notify) {
+      this.boardInterrupts++;
+      port.notify(1);
+    }
+    const landed = this.toBoard.finish();
+    work += landed;
+    if (this.toBoard.notify) {
+      this.boardInterrupts++;
+      port.notify(0);
+    }
+
+    const hqRx = this.hqRx;
+    const hqTx = this.hqTx;
+    if ((rc = hqTx.step(true)) < 0) return this.ringFault(rc, hqTx);
+    if ((rc = hqRx.step(hqRx.available() * 2 < hqRx.size)) < 0) return this.ringFault(rc, hqRx);
+    if (hqRx.interruptDue(write)) this.interrupt(hqRx, this.rxVector);
+    if (hqTx.interruptDue(write)) this.interrupt(hqTx, this.txVector);
+    if (this.irq.turn(write) !== 0) write.commit();
+
+    if (!port.ready) return work;
+    rc = this.toHost.begin();
+    if (rc < 0) return this.fault(rc, this.toHost.culprit, this.toHost.a, this.toHost.b);
+    work += rc;
+    rc = this.toBoard.begin();
+    if (rc < 0) return this.fault(rc, this.toBoard.culprit, this.toBoard.a, this.toBoard.b);
+    return work + rc;
+  }
+
+  private interrupt(hq: HostRing, vector: number): void {
+    const write = this.ch.write;
+    if (write.room() < 2) {
+      hq.confirmLater(write.putCount);
+      return;
+    }
+    if (this.irq.raise(write, vector) !== 0) write.commit();
+    hq.interruptSent();
+  }
+
+  /** The board's driver started over: what was in flight for it is void, its new rings begin where it says. */
+  private boardReset(): void {
+    this.abandoned += this.toHost.abandon() + this.toBoard.abandon();
+    this.attachBoard();
+  }
+
+  /** Nothing in flight and nothing owed: the loop may sleep. */
+  get quiet(): boolean {
+    return (
+      this.toHost.outstanding === 0 &&
+      this.toBoard.outstanding === 0 &&
+      this.ch.write.putCount === this.ch.write.doneCount &&
+      !this.irq.busy
+    );
+  }
+
+  /** All channels at rest. */
+  get drained(): boolean {
+    const { write, read, fetch } = this.ch;
+    return (
+      write.putCount === write.doneCount && read.putCount === read.doneCount && fetch.putCount === fetch.doneCount
+    );
+  }
+
+  /** Config change interrupt (4.1.4.8): the host re-reads link state. */
+  configInterrupt(vector: number): void {
+    const write = this.ch.write;
+    if (write.room() > 1 && this.irq.raise(write, vector) !== 0) write.commit();
+  }
+
+  /** One step towards drained: finish what is in flight, begin nothing. @returns 0 or a negative code */
+  drain(): number {
+    const { write, read, fetch } = this.ch;
+    let rc: number;
+    if ((rc = write.progress()) < 0) return this.channelFault(rc, write);
+    if ((rc = read.progress()) < 0) return this.channelFault(rc, read);
+    if (fetch !== read && (rc = fetch.progress()) < 0) return this.channelFault(rc, fetch);
+    this.toHost.finish();
+    if (this.toHost.notify) this.port.notify(1);
+    this.toBoard.finish();
+    if (this.toBoard.notify) this.port.notify(0);
+    return OK;
+  }
+
+  /**
+   * End a life: the host's memory must not be touched any more. Elements that the hardware has not begun are cut off,
+   * the board's frames in flight are given back. @returns 0 or a negative code
+   */
+  detach(): number {
+    const { write, read, fetch } = this.ch;
+    let rc = OK;
+    if (write.recover() < 0) rc = this.stuck(write);
+    if (read.recover() < 0) rc = this.stuck(read);
+    if (fetch !== read && fetch.recover() < 0) rc = this.stuck(fetch);
+    this.irq.detach();
+    this.abandoned += this.toHost.abandon() + this.toBoard.abandon();
+    if (this.toHost.notify) this.port.notify(1);
+    return rc;
+  }
+
+  private stuck(ch: DmaChannel): number {
+    return this.fault(R_DMA_STUCK, channelName(ch), ch.index + (ch.isWrite ? 0 : 8), (ch.putCount - ch.doneCount) | 0);
+  }
+
+  private channelFault(rc: number, ch: DmaChannel): number {
+    if (rc !== CH_ABORT) return this.stuck(ch);
+    return this.fault(R_DMA_ABORT, channelName(ch), ch.lastError, ch.index + (ch.isWrite ? 0 : 8));
+  }
+
+  private ringFault(rc: number, ring: HostRing): number {
+    return this.fault(rc, ring.name, ring.a, ring.b);
+  }
+
+  private fault(code: number, culprit: string, a: number, b: number): number {
+    this.culprit = culprit;
+    this.a = a;
+    this.b = b;
+    return code;
+  }
+}
+
+const channelName = (ch: DmaChannel): string => (ch.isWrite ? "dma.write" : "dma.read");

@@ -1,0 +1,231 @@
+/**
+ * The service loop: follows the life of the host's driver (none, live, stopped by a fault), runs the data path while it
+ * is live, and sleeps when there is nothing to do. slice() is the hot part: no allocation, no closure, no exception.
+ * Everything that happens once in a life (start, stop, messages) is in the methods below it.
+ */
+import type { Controller } from "../hw/controller.ts";
+import { command } from "../hw/dbi.ts";
+import type { NetPort, PortFeatures } from "../hw/net-port.ts";
+import { COMMAND_MASTER } from "../hw/pci.layout.ts";
+import {
+  F_CSUM,
+  F_EVENT_IDX,
+  F_GUEST_CSUM,
+  F_GUEST_TSO4,
+  F_GUEST_TSO6,
+  F_HOST_TSO4,
+  F_HOST_TSO6,
+  F_INDIRECT_DESC,
+  F_MRG_RXBUF,
+} from "../hw/virtio.layout.ts";
+import { describe, R_DMA_ABORT } from "./codes.ts";
+import type { DataPath } from "./datapath.ts";
+import { FN_DOWN, FN_NONE, FN_REFUSED, FN_UP, type HostFunction } from "./function/function.ts";
+import type { EngineLog } from "./log.ts";
+
+/** Why slice() came back. */
+export const SLICE_OVER = 0;
+export const SLICE_IDLE = 1;
+export const SLICE_EVENT = 2;
+export const SLICE_FAULT = 3;
+
+export type LinkState = "waiting" | "no-bus-master" | "live" | "refused" | "stopped";
+
+export interface ServiceOptions {
+  readonly mtu: number;
+  /** turns without work after which slice() returns SLICE_IDLE */
+  readonly idleTurns: number;
+}
+
+/** nanoseconds one slice may take before the event loop gets its turn (signals, timers) */
+const SLICE_NS = 2_000_000;
+
+export class Service {
+  link: LinkState = "waiting";
+  turns = 0;
+  faults = 0;
+  resets = 0;
+  negotiations = 0;
+  refusals = 0;
+  /** what a person should know about a link that carries nothing; "" when all is well */
+  diagnosis = "";
+  private event = FN_NONE;
+  private code = 0;
+  private live = false;
+  private framesAtUp = 0;
+  private upSinceMs = 0;
+
+  constructor(
+    private readonly ctrl: Controller,
+    private readonly fn: HostFunction,
+    private readonly port: NetPort,
+    private readonly dp: DataPath,
+    private readonly log: EngineLog,
+    private readonly options: ServiceOptions,
+  ) {}
+
+  /** Run turns until something wants attention. @returns SLICE_* */
+  slice(): number {
+    const { ctrl, fn, port, dp } = this;
+    const idleTurns = this.options.idleTurns;
+    const until = Bun.nanoseconds() + SLICE_NS;
+    let idle = 0;
+    for (let t = 1; ; t++) {
+      ctrl.turn();
+      this.turns++;
+      const event = fn.poll();
+      if (event !== FN_NONE) {
+        this.event = event;
+        return SLICE_EVENT;
+      }
+      let work = port.turn();
+      // Re-read before every burst: a host that reset us may reuse its memory at once.
+      if (this.live && fn.stillLive()) {
+        const rc = dp.turn();
+        if (rc < 0) {
+          this.code = rc;
+          return SLICE_FAULT;
+        }
+        work += rc;
+      }
+      if (work > 0) idle = 0;
+      else if (++idle > idleTurns && (!this.live || dp.quiet)) return SLICE_IDLE;
+      if ((t & 15) === 0 && Bun.nanoseconds() > until) return SLICE_OVER;
+    }
+  }
+
+  /** Deal with what slice() returned. */
+  attend(why: number): void {
+    if (why === SLICE_FAULT) this.fault();
+    else if (why === SLICE_EVENT) {
+      if (this.event === FN_UP) this.up();
+      else if (this.event === FN_DOWN) this.down();
+      else if (this.event === FN_REFUSED) this.refused();
+      this.event = FN_NONE;
+    } else if (this.link === "no-bus-master") this.tryStart();
+  }
+
+  private up(): void {
+    this.negotiations++;
+    this.link = "no-bus-master";
+    this.upSinceMs = Date.now();
+    this.tryStart();
+  }
+
+  /** Start the data path once the host lets us master the bus (PCI 6.2.2; Linux does so before it binds the driver). */
+  private tryStart(): void {
+    const { fn, port, dp } = this;
+    if (!fn.live) return;
+    if ((command(this.ctrl) & COMMAND_MASTER) === 0) {
+      if (this.diagnosis === "" && Date.now() - this.upSinceMs > 2000) {
+        this.diagnosis =
+          "the host's driver is ready but Bus Master Enable is off in the command register: no DMA and no interrupt can reach the host. On the host: setpci -s <device> COMMAND=0x6:0x6, or rebind the driver";
+        this.log.warn(this.diagnosis);
+      }
+      return;
+    }
+    const has = (bit: number): boolean => ((bit < 32 ? fn.featuresLo >>> bit : fn.featuresHi >>> (bit - 32)) & 1) === 1;
+    const features: PortFeatures = {
+      hdrLen: fn.hdrLen,
+      toHostCsum: has(F_GUEST_CSUM),
+      toHostTso4: has(F_GUEST_TSO4),
+      toHostTso6: has(F_GUEST_TSO6),
+      toBoardCsum: has(F_CSUM),
+      toBoardTso4: has(F_HOST_TSO4),
+      toBoardTso6: has(F_HOST_TSO6),
+      mtu: this.options.mtu,
+    };
+    port.start(features);
+    const rx = fn.queues[0]!;
+    const tx = fn.queues[1]!;
+    dp.attach({
+      rx,
+      tx,
+      rxVector: rx.vector,
+      txVector: tx.vector,
+      hdrLen: fn.hdrLen,
+      mergeable: has(F_MRG_RXBUF),
+      eventIdx: has(F_EVENT_IDX),
+      indirect: has(F_INDIRECT_DESC),
+      boardMergeable: port.rxMergeable,
+      msix: fn.msix,
+    });
+    this.live = true;
+    this.link = "live";
+    this.diagnosis = "";
+    this.framesAtUp = dp.toHost.frames + dp.toBoard.frames;
+    port.setLink(true);
+    this.log.info(
+      `host driver is up: ${fn.personality}, ${fn.msix ? "MSI-X" : "INTx"}, features ${featureText(fn)}, header ${fn.hdrLen}, queues ${rx.size}/${tx.size}`,
+    );
+  }
+
+  private down(): void {
+    this.resets++;
+    const was = this.link;
+    this.stopData();
+    this.link = "waiting";
+    this.diagnosis = "";
+    if (was !== "waiting") this.log.info("the host reset the function; waiting for its driver");
+  }
+
+  private refused(): void {
+    this.refusals++;
+    this.stopData();
+    this.link = "refused";
+    this.diagnosis = this.fn.lastRefusal;
+    this.fn.setNeedsReset();
+    this.log.error(`negotiation refused: ${this.fn.lastRefusal}`);
+  }
+
+  /** A rule was broken or DMA failed: stop this pair of queues, say it once, show both links down, wait for a reset. */
+  private fault(): void {
+    const { dp, fn } = this;
+    this.faults++;
+    let text = describe(this.code, dp.culprit, dp.a, dp.b);
+    if (this.code === R_DMA_ABORT && dp.toHost.frames + dp.toBoard.frames === this.framesAtUp) {
+      text +=
+        "; not one frame was moved: an IOMMU of the host probably blocks this device because ACCESS_PLATFORM was not negotiated" +
+        " (boot the host with iommu=pt or intel_iommu=off, or use the modern personality)";
+    }
+    this.stopData();
+    this.link = "stopped";
+    this.diagnosis = text;
+    this.log.error(`${text}. The queues are stopped until the host resets the function`);
+    fn.setLink(false);
+    fn.setNeedsReset();
+  }
+
+  private stopData(): void {
+    if (!this.live) return;
+    this.live = false;
+    const rc = this.dp.detach();
+    if (rc < 0) this.log.error(describe(rc, this.dp.culprit, this.dp.a, this.dp.b));
+    this.port.setLink(false);
+    this.port.stop();
+  }
+
+  /** Clean stop: let DMA in flight finish for at most `ms` milliseconds, show the link down on both sides. */
+  shutdown(ms: number): void {
+    const until = Date.now() + ms;
+    if (this.live) {
+      const irq = this.fn.setLink(false);
+      if (irq !== 0) this.dp.configInterrupt(this.fn.configVector);
+      while (!this.dp.drained && this.fn.stillLive() && Date.now() < until) {
+        this.ctrl.turn();
+        if (this.dp.drain() < 0) break;
+      }
+    }
+    this.stopData();
+    this.link = "waiting";
+  }
+}
+
+/** Accepted feature bits as "0,5,15,32". */
+export function featureText(fn: HostFunction): string {
+  const bits: number[] = [];
+  for (let i = 0; i < 64; i++) {
+    if (((i < 32 ? fn.featuresLo >>> i : fn.featuresHi >>> (i - 32)) & 1) === 1) bits.push(i);
+  }
+  return bits.join(",");
+}
