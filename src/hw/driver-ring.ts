@@ -332,7 +332,7 @@ export class DriverRing implements LocalRing {
     if (this.eventIdx) st16(this.#usedEventPtr, (this.#lastUsed + after) & 0xffff);
     else st16(this.availPtr, 0);
     fence(); // the wish before the look at the index
-    return ((ld16(this.usedPtr + 2) - this.#lastUsed) & 0xffff) > after;
+    return ((ld16(this.usedPtr + 2) - this.#lastUsed) & 0xffff) > (this.eventIdx ? after : 0);
   }
 
   #revokeAll(): void {
