@@ -1,0 +1,222 @@
+/**
+ * The report of `bench`: its schema is the contract with everything that reads such files (--compare, --html, charts
+ * over releases). Numbers carry their unit in the key.
+ */
+import { readFileSync } from "node:fs";
+import { cpus, loadavg, release, totalmem } from "node:os";
+import * as v from "valibot";
+import pkg from "../../package.json" with { type: "json" };
+import { Fault } from "../hw/fault.ts";
+import { jitIsOn } from "./_jit.ts";
+import { type Cell, tableText } from "./_out.ts";
+
+const positive = v.pipe(v.number(), v.gtValue(0));
+const count = v.pipe(v.number(), v.integer(), v.minValue(0));
+const spread = v.object({ min: positive, median: positive, max: positive });
+
+export const BenchRowSchema = v.object({
+  /** what moved: for example "to_host", "to_board", "both" */
+  case: v.string(),
+  /** bytes of a frame without the virtio-net header */
+  frame_bytes: count,
+  /** mean number of frames taken up together */
+  batch: v.nullable(positive),
+  /** frames of one measurement, and how many measurements there were */
+  frames: count,
+  runs: count,
+  /** CPU time of the engine's thread a frame */
+  cpu_ns_per_frame: spread,
+  /** millions of frames a second by the clock on the wall */
+  mpps: spread,
+  /** 10^9 bits of frames a second */
+  gbps: spread,
+  /** time from a frame's hand-over to its completion; null where it was not measured */
+  p50_ns: v.nullable(positive),
+  p99_ns: v.nullable(positive),
+  p999_ns: v.nullable(positive),
+  /** CPU time over wall time: below about 0.9 somebody else was on this CPU, and the wall figures are too low */
+  cpu_share: v.nullable(positive),
+});
+export type BenchRow = v.InferOutput<typeof BenchRowSchema>;
+
+export const BenchReportSchema = v.object({
+  version: v.literal(1),
+  epnic: v.string(),
+  commit: v.nullable(v.string()),
+  started: v.pipe(v.string(), v.isoTimestamp()),
+  mode: v.picklist(["cpu", "link", "live"]),
+  machine: v.object({
+    cpu: v.string(),
+    cpus: count,
+    arch: v.string(),
+    kernel: v.string(),
+    memory_bytes: count,
+    load1: v.number(),
+  }),
+  bun: v.string(),
+  jit: v.boolean(),
+  seed: count,
+  options: v.record(v.string(), v.union([v.string(), v.number(), v.boolean(), v.null(), v.array(v.number())])),
+  rows: v.array(BenchRowSchema),
+});
+export type BenchReport = v.InferOutput<typeof BenchReportSchema>;
+
+/** The commit of the work tree this runs from, or of the build; null when neither is known. */
+function commit(): string | null {
+  const built = process.env.EPNIC_COMMIT;
+  if (built) return built;
+  if (!import.meta.dir.startsWith("/") || import.meta.dir.startsWith("/$bunfs")) return null;
+  const git = Bun.spawnSync(["git", "-C", import.meta.dir, "describe", "--always", "--dirty"], {
+    stderr: "ignore",
+    env: { ...process.env, GIT_OPTIONAL_LOCKS: "0" },
+  });
+  return git.success ? git.stdout.toString().trim() : null;
+}
+
+/** A report without rows, with everything about this machine filled in. */
+export function newReport(
+  mode: BenchReport["mode"],
+  seed: number,
+  options: BenchReport["options"],
+  now = new Date(),
+): BenchReport {
+  const all = cpus();
+  let found: string | null = null;
+  try {
+    found = commit();
+  } catch {
+    // no git on this machine
+  }
+  return {
+    version: 1,
+    epnic: pkg.version,
+    commit: found,
+    started: now.toISOString(),
+    mode,
+    machine: {
+      cpu: all[0]?.model.trim() || "unknown",
+      cpus: all.length,
+      arch: process.arch,
+      kernel: release(),
+      memory_bytes: totalmem(),
+      load1: loadavg()[0],
+    },
+    bun: Bun.version,
+    jit: jitIsOn(),
+    seed,
+    options,
+    rows: [],
+  };
+}
+
+/** @throws Fault E_CONFIG when the file is no report, naming the key that is wrong */
+export function readReport(path: string): BenchReport {
+  let value: unknown;
+  try {
+    value = JSON.parse(readFileSync(path, "utf8"));
+  } catch (e) {
+    const { code, message } = e as NodeJS.ErrnoException;
+    throw new Fault("E_CONFIG", `the report ${path} cannot be read: ${code ?? message}`);
+  }
+  const result = v.safeParse(BenchReportSchema, value);
+  if (result.success) return result.output;
+  const issue = result.issues[0];
+  throw new Fault(
+    "E_CONFIG",
+    `${path} is no report of epnic bench: key '${v.getDotPath(issue) ?? ""}' is ${issue.received}, expected ${issue.expected}`,
+  );
+}
+
+const significant = (n: number): string => {
+  const digits = n >= 100 ? 0 : n >= 10 ? 1 : n >= 0.1 ? 2 : 4;
+  return n.toFixed(digits);
+};
+const optional = (n: number | null): Cell => (n === null ? null : significant(n));
+
+/** The machine in one line. */
+export function machineLine(r: BenchReport): string {
+  const m = r.machine;
+  return `# epnic ${r.epnic}${r.commit ? ` (${r.commit})` : ""}, ${r.mode}, ${m.cpu} x${m.cpus} ${m.arch}, Linux ${m.kernel}, Bun ${r.bun}, JIT ${r.jit ? "on" : "off"}, seed ${r.seed}`;
+}
+
+/** Medians in the manner of perftest; the spread of the CPU cost behind them. */
+export function reportTable(r: BenchReport): string {
+  const head = ["case", "bytes", "ns/frame", "min", "max", "mpps", "gb/s", "p50", "p99", "p99.9", "batch"];
+  const rows = r.rows.map((x) => [
+    x.case,
+    x.frame_bytes,
+    significant(x.cpu_ns_per_frame.median),
+    significant(x.cpu_ns_per_frame.min),
+    significant(x.cpu_ns_per_frame.max),
+    significant(x.mpps.median),
+    significant(x.gbps.median),
+    optional(x.p50_ns),
+    optional(x.p99_ns),
+    optional(x.p999_ns),
+    optional(x.batch),
+  ]);
+  return `${machineLine(r)}\n${tableText(head, rows)}`;
+}
+
+export interface Comparison {
+  case: string;
+  frame_bytes: number;
+  batch: number | null;
+  a_ns: number;
+  b_ns: number;
+  /** B over A: below 1 B is cheaper */
+  ratio: number;
+  /** the ranges min..max of A and B do not overlap */
+  significant: boolean;
+}
+
+/** Rows of the same case and size (and the same requested batch) side by side. */
+export function compareReports(a: BenchReport, b: BenchReport): Comparison[] {
+  const key = (r: BenchRow): string => `${r.case} ${r.frame_bytes}`;
+  const out: Comparison[] = [];
+  const rest = [...b.rows];
+  for (const x of a.rows) {
+    const at = rest.findIndex((r) => key(r) === key(x));
+    if (at < 0) continue;
+    const [y] = rest.splice(at, 1);
+    const [p, q] = [x.cpu_ns_per_frame, y.cpu_ns_per_frame];
+    out.push({
+      case: x.case,
+      frame_bytes: x.frame_bytes,
+      batch: x.batch,
+      a_ns: p.median,
+      b_ns: q.median,
+      ratio: q.median / p.median,
+      significant: p.max < q.min || q.max < p.min,
+    });
+  }
+  return out;
+}
+
+export function comparisonTable(rows: readonly Comparison[]): string {
+  return tableText(
+    ["case", "bytes", "a ns/frame", "b ns/frame", "b/a", "beyond noise"],
+    rows.map((r) => [
+      r.case,
+      r.frame_bytes,
+      significant(r.a_ns),
+      significant(r.b_ns),
+      r.ratio.toFixed(3),
+      r.significant ? "yes" : "no",
+    ]),
+  );
+}
+
+/** Warnings a reader needs beside the figures. */
+export function reportWarnings(r: BenchReport): string[] {
+  const out: string[] = [];
+  if (!r.jit) out.push("the JIT is off: figures are about 50 times too high");
+  const shared = r.rows.filter((x) => x.cpu_share !== null && x.cpu_share < 0.9);
+  if (shared.length > 0) {
+    const least = Math.min(...shared.map((x) => x.cpu_share as number));
+    out.push(
+      `the CPU was shared in ${shared.length} of ${r.rows.length} rows (as little as ${(least * 100).toFixed(0)} % was ours): trust ns/frame, not mpps`,
+    );
+  }
+  return out;
+}

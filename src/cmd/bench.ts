@@ -1,0 +1,132 @@
+/** `epnic bench`: measure, report and compare. */
+import { writeFileSync } from "node:fs";
+import { type ArgsDef, defineCommand } from "citty";
+import { Fault } from "../hw/fault.ts";
+import { commonArgs, integer, seconds } from "./_args.ts";
+import type { About } from "./_help.ts";
+import type { Out } from "./_out.ts";
+
+/** The sizes of --all, as in the published tables of this field (without FCS), and a TSO frame. */
+export const ALL_SIZES = [60, 128, 256, 512, 1024, 1514, 4096, 9014, 16384, 32768, 65000] as const;
+const MODES = ["cpu", "link", "live"] as const;
+type Mode = (typeof MODES)[number];
+
+const args = {
+  mode: {
+    type: "positional",
+    required: false,
+    valueHint: "cpu|link|live",
+    description: "what to measure; with --compare the first report",
+  },
+  other: { type: "positional", required: false, valueHint: "REPORT", description: "with --compare: the second report" },
+  sizes: {
+    type: "string",
+    alias: "s",
+    valueHint: "LIST",
+    default: "60,1514,65000",
+    description: "frame sizes in bytes, separated by commas",
+  },
+  all: { type: "boolean", alias: "a", description: "all sizes from 60 to 65000" },
+  time: { type: "string", alias: "t", valueHint: "SEC", default: "1", description: "seconds of each measurement" },
+  frames: { type: "string", alias: "n", valueHint: "N", description: "frames of each measurement, instead of --time" },
+  warmup: {
+    type: "string",
+    alias: "w",
+    valueHint: "SEC",
+    default: "0.5",
+    description: "seconds before the first measurement",
+  },
+  batch: {
+    type: "string",
+    alias: "b",
+    valueHint: "LIST",
+    default: "32",
+    description: "frames handed over together, separated by commas",
+  },
+  runs: { type: "string", alias: "r", valueHint: "N", default: "3", description: "measurements of each size" },
+  seed: { type: "string", valueHint: "N", default: "1", description: "seed of everything random" },
+  cpu: { type: "string", valueHint: "N", description: "pin to this CPU" },
+  output: { type: "string", alias: "o", valueHint: "FILE", description: "write the JSON report to FILE as well" },
+  html: { type: "string", valueHint: "FILE", description: "write a page with charts to FILE" },
+  compare: { type: "boolean", description: "compare two JSON reports instead" },
+  ...commonArgs,
+} as const satisfies ArgsDef;
+
+export const about: About = {
+  name: "bench",
+  summary: "measure, report and compare",
+  synopsis: "[FLAGS] cpu|link|live | --compare REPORT REPORT",
+  description: [
+    "cpu: CPU time of the engine a frame, against rings in memory and a DMA engine that costs nothing. link: the model with the timing of a PCIe link. live: a run on this machine.",
+    "Prints the medians, and the least and greatest cost, of several measurements. Trust ns/frame: it is CPU time, other programs on the same CPU hardly change it.",
+  ],
+  examples: [
+    ["epnic bench cpu", "three sizes in a few seconds"],
+    ["epnic bench cpu -a --html bench.html -o bench.json", "all sizes, with charts and a report to keep"],
+    ["epnic bench --compare old.json bench.json", "what became slower"],
+  ],
+  args,
+};
+
+function list(flag: string, value: string, min: number, max: number): number[] {
+  return [...new Set(value.split(",").map((s) => integer(flag, s.trim(), min, max)))];
+}
+
+async function compare(paths: readonly (string | undefined)[], out: Out): Promise<number> {
+  const [a, b] = paths;
+  if (a === undefined || b === undefined) {
+    throw new Fault("E_USAGE", `--compare needs two reports, ${a === undefined ? "none" : "one"} is given`);
+  }
+  const { readReport, compareReports, comparisonTable } = await import("./_report.ts");
+  const rows = compareReports(readReport(a), readReport(b));
+  if (rows.length === 0) throw new Fault("E_CONFIG", `${a} and ${b} have no row of the same case and size`);
+  if (out.options.json) out.json({ version: 1, rows });
+  else out.print(comparisonTable(rows));
+  return 0;
+}
+
+export default defineCommand({
+  meta: { name: "bench", description: about.summary },
+  args,
+  async run({ args, data }) {
+    const out = data as Out;
+    if (args.compare) return compare([args.mode, args.other], out);
+    if (args.other !== undefined) throw new Fault("E_USAGE", `unexpected argument '${args.other}'`);
+    const mode = MODES.find((m) => m === args.mode) as Mode | undefined;
+    if (mode === undefined) {
+      const { nearest } = await import("./_nearest.ts");
+      const guess = args.mode && nearest(args.mode, MODES);
+      if (args.mode === undefined) throw new Fault("E_USAGE", "nothing to measure is named", "cpu, link or live");
+      throw new Fault(
+        "E_USAGE",
+        `unknown measurement '${args.mode}'`,
+        guess ? `did you mean '${guess}'?` : "cpu, link or live",
+      );
+    }
+    if (args.all && args.sizes !== "60,1514,65000") throw new Fault("E_USAGE", "--all and --sizes are both given");
+    const options = {
+      sizes: args.all ? [...ALL_SIZES] : list("sizes", args.sizes, 60, 65535),
+      batches: list("batch", args.batch, 1, 256),
+      seconds: seconds("time", args.time),
+      frames: args.frames === undefined ? null : integer("frames", args.frames, 1, 1e12),
+      warmup: seconds("warmup", args.warmup, 0),
+      runs: integer("runs", args.runs, 1, 1000),
+      cpu: args.cpu === undefined ? null : integer("cpu", args.cpu, 0, 1023),
+    };
+    const seed = integer("seed", args.seed, 0, 2 ** 31 - 1);
+    (await import("./_jit.ts")).needJit();
+    const { newReport, reportTable, reportWarnings } = await import("./_report.ts");
+    const { measure } = await import("../engine/bench.ts");
+    const report = newReport(mode, seed, { ...options });
+    for await (const row of measure(mode, { ...options, seed })) {
+      report.rows.push(row);
+      out.log.debug(`${row.case} ${row.frame_bytes} B: ${row.cpu_ns_per_frame.median.toFixed(1)} ns/frame`);
+    }
+    for (const w of reportWarnings(report)) out.log.warn(w);
+    if (args.output !== undefined) writeFileSync(args.output, `${JSON.stringify(report, null, 2)}\n`);
+    if (args.html !== undefined) writeFileSync(args.html, (await import("./_report_html.ts")).reportHtml(report));
+    if (out.options.json) out.json(report);
+    else out.print(reportTable(report));
+    return 0;
+  },
+});
