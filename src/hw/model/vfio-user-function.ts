@@ -1,0 +1,200 @@
+/**
+ * The PCI function as vfio-user shows it: regions, interrupts and their descriptions, and accesses carried out on the
+ * HostBus. Stateless towards the connection; it writes replies, vfio-user-host.ts sends them.
+ */
+import { libc } from "../libc.ts";
+import {
+  CAP_ID_MSIX,
+  MSIX_CTL_ENABLE,
+  PCI_BAR0,
+  PCI_CAP_POINTER,
+  PCI_COMMAND,
+  PCI_INTERRUPT_PIN,
+  PCI_STATUS,
+} from "../pci.layout.ts";
+import type { HostBus } from "./host-side.ts";
+import {
+  IRQ_COUNT,
+  IRQ_FLAG_AUTOMASKED,
+  IRQ_FLAG_EVENTFD,
+  IRQ_FLAG_MASKABLE,
+  IRQ_FLAGS,
+  IRQ_INDEX,
+  IRQ_INFO_BYTES,
+  IRQ_INTX,
+  IRQ_MSIX,
+  REGION_BYTES,
+  REGION_CONFIG,
+  REGION_FLAG_MMAP,
+  REGION_FLAG_READ,
+  REGION_FLAG_WRITE,
+  REGION_FLAGS,
+  REGION_INDEX,
+  REGION_OFFSET,
+  REGION_SIZE,
+} from "./vfio-user.layout.ts";
+import { type Backing, backingOf } from "./vfio-user-backing.ts";
+
+/** What of config space is served; QEMU makes up the extended part. */
+const CONFIG_BYTES = 256;
+const STATUS_CAP_LIST = 1 << 4;
+
+export class VfioUserFunction {
+  readonly #bus: HostBus;
+  /** MSI-X capability: its offset, vectors, and where the table is */
+  msixCap = 0;
+  vectors = 0;
+  tableBar = 0;
+  tableOffset = 0;
+  readonly #backing: (Backing | null)[] = [];
+
+  constructor(bus: HostBus) {
+    this.#bus = bus;
+  }
+
+  /** Some BAR is set up: the endpoint's software is ready to be enumerated. */
+  get ready(): boolean {
+    for (let b = 0; b < 6; b++) if (this.#bus.barSize(b) > 0) return true;
+    return false;
+  }
+
+  /** Read the capability list, as a host does at enumeration. */
+  scan(): void {
+    this.msixCap = 0;
+    this.vectors = 0;
+    const bus = this.#bus;
+    if ((bus.cfgRead(PCI_STATUS, 2) & STATUS_CAP_LIST) === 0) return;
+    let at = bus.cfgRead(PCI_CAP_POINTER, 1) & 0xfc;
+    for (let i = 0; at !== 0 && i < 48; i++) {
+      if (bus.cfgRead(at, 1) === CAP_ID_MSIX) {
+        const table = bus.cfgRead(at + 4, 4);
+        this.msixCap = at;
+        this.vectors = (bus.cfgRead(at + 2, 2) & 0x7ff) + 1;
+        this.tableBar = table & 7;
+        this.tableOffset = table - (table & 7);
+        return;
+      }
+      at = bus.cfgRead(at + 1, 1) & 0xfc;
+    }
+  }
+
+  /** What a reset of the function leaves: no decoding, no bus mastering, no MSI-X, no addresses. */
+  resetConfig(): void {
+    const bus = this.#bus;
+    bus.cfgWrite(PCI_COMMAND, 2, 0);
+    if (this.msixCap !== 0) {
+      const ctl = bus.cfgRead(this.msixCap + 2, 2);
+      if (ctl & MSIX_CTL_ENABLE) bus.cfgWrite(this.msixCap + 2, 2, ctl & ~MSIX_CTL_ENABLE);
+    }
+    for (let b = 0; b < 6; b++) bus.cfgWrite(PCI_BAR0 + 4 * b, 4, 0);
+  }
+
+  tableWrite(off: number, value: number): void {
+    this.#bus.barWrite(this.tableBar, this.tableOffset + off, 4, value);
+  }
+
+  regionSize(region: number): number {
+    return region === REGION_CONFIG ? CONFIG_BYTES : region < 6 ? this.#bus.barSize(region) : 0;
+  }
+
+  /**
+   * REGION_INFO reply into `out` at `at`.
+   * @param share hand out the memory behind BAR0 when the bus has it
+   * @returns descriptor to send along, or -1
+   */
+  regionInfo(out: DataView, at: number, region: number, share: boolean): number {
+    const size = this.regionSize(region);
+    let flags = size > 0 ? REGION_FLAG_READ | REGION_FLAG_WRITE : 0;
+    let fd = -1;
+    let offset = 0;
+    // only the virtio registers: the table's BAR would gain nothing, QEMU covers the table
+    if (share && region === 0 && size > 0) {
+      const backing = this.#share(region, size);
+      if (backing !== null) {
+        flags |= REGION_FLAG_MMAP;
+        fd = backing.fd;
+        offset = backing.offset;
+      }
+    }
+    out.setUint32(at, REGION_BYTES, true);
+    out.setUint32(at + REGION_FLAGS, flags, true);
+    out.setUint32(at + REGION_INDEX, region, true);
+    out.setUint32(at + REGION_INDEX + 4, 0, true);
+    setU64(out, at + REGION_SIZE, size);
+    setU64(out, at + REGION_OFFSET, offset);
+    return fd;
+  }
+
+  #share(bar: number, size: number): Backing | null {
+    const old = this.#backing[bar];
+    if (old) return old;
+    const ptr = this.#bus.barPointer(bar);
+    const backing = ptr === 0 ? null : backingOf(ptr, size);
+    this.#backing[bar] = backing;
+    return backing;
+  }
+
+  irqInfo(out: DataView, at: number, index: number): void {
+    const pin = this.#bus.cfgRead(PCI_INTERRUPT_PIN, 1);
+    const count = index === IRQ_INTX ? (pin > 0 ? 1 : 0) : index === IRQ_MSIX ? this.vectors : 0;
+    const flags = index === IRQ_INTX ? IRQ_FLAG_EVENTFD | IRQ_FLAG_MASKABLE | IRQ_FLAG_AUTOMASKED : IRQ_FLAG_EVENTFD;
+    out.setUint32(at, IRQ_INFO_BYTES, true);
+    out.setUint32(at + IRQ_FLAGS, flags, true);
+    out.setUint32(at + IRQ_INDEX, index, true);
+    out.setUint32(at + IRQ_COUNT, count, true);
+  }
+
+  /** Whether an access lies in the region and has a size the bus can carry. */
+  allowed(region: number, offset: number, count: number): boolean {
+    if (offset < 0 || count <= 0 || offset + count > this.regionSize(region)) return false;
+    return region === REGION_CONFIG || count === 1 || count === 2 || count === 4 || count === 8;
+  }
+
+  /** Read `count` bytes into `out` at `at`; BAR reads of 8 bytes are two of 4. */
+  read(region: number, offset: number, count: number, out: DataView, at: number): void {
+    let done = 0;
+    while (done < count) {
+      const n = step(offset + done, count - done);
+      const v =
+        region === REGION_CONFIG ? this.#bus.cfgRead(offset + done, n) : this.#bus.barRead(region, offset + done, n);
+      if (n === 4) out.setUint32(at + done, v, true);
+      else if (n === 2) out.setUint16(at + done, v, true);
+      else out.setUint8(at + done, v);
+      done += n;
+    }
+  }
+
+  write(region: number, offset: number, count: number, data: DataView, at: number): void {
+    let done = 0;
+    while (done < count) {
+      const n = step(offset + done, count - done);
+      const v =
+        n === 4
+          ? data.getUint32(at + done, true)
+          : n === 2
+            ? data.getUint16(at + done, true)
+            : data.getUint8(at + done);
+      if (region === REGION_CONFIG) this.#bus.cfgWrite(offset + done, n, v);
+      else this.#bus.barWrite(region, offset + done, n, v);
+      done += n;
+    }
+  }
+
+  /** Close what was opened for sharing. */
+  close(): void {
+    for (const b of this.#backing) if (b) libc.close(b.fd);
+    this.#backing.length = 0;
+  }
+}
+
+/** The largest aligned access that starts here. */
+function step(offset: number, left: number): number {
+  if ((offset & 3) === 0 && left >= 4) return 4;
+  if ((offset & 1) === 0 && left >= 2) return 2;
+  return 1;
+}
+
+function setU64(view: DataView, at: number, value: number): void {
+  view.setUint32(at, value % 2 ** 32, true);
+  view.setUint32(at + 4, Math.floor(value / 2 ** 32), true);
+}

@@ -1,0 +1,376 @@
+/**
+ * A QEMU guest as the host at the other end of the simulated link: a vfio-user server that runs in the engine's own
+ * thread, a bounded piece of work a turn.
+ *
+ * Two ways for the guest's accesses to BAR0 (facts: a BAR traps nothing, the endpoint polls):
+ *  - "held": each access ends only after the engine had two more turns. That is the ratio real hardware has (a PCIe
+ *    access takes longer than a turn of the poller), and it does not depend on how loaded the machine is.
+ *  - "plain": the guest maps the board memory behind the BAR; nobody sees the accesses, as on silicon.
+ *
+ * A QEMU that breaks the protocol, hangs in a message or vanishes is reported, everything it gave is returned, and
+ * the next QEMU may connect.
+ */
+import { EINVAL, EOPNOTSUPP } from "../errno.ts";
+import { PCI_COMMAND } from "../pci.layout.ts";
+import { AddressSpace } from "./address-space.ts";
+import type { HostBus, HostSide } from "./host-side.ts";
+import {
+  CAPABILITIES,
+  CMD_DMA_MAP,
+  CMD_DMA_UNMAP,
+  CMD_GET_INFO,
+  CMD_IRQ_INFO,
+  CMD_READ,
+  CMD_REGION_INFO,
+  CMD_RESET,
+  CMD_SET_IRQS,
+  CMD_VERSION,
+  CMD_WRITE,
+  COMMAND_NAMES,
+  FLAG_ERROR,
+  FLAG_NO_REPLY,
+  FLAG_REPLY,
+  FLAG_TYPE_MASK,
+  HDR_BYTES,
+  HDR_COMMAND,
+  HDR_ERROR,
+  HDR_FLAGS,
+  HDR_ID,
+  HDR_SIZE,
+  INFO_BYTES,
+  INFO_FLAG_PCI,
+  INFO_FLAG_RESET,
+  IRQ_INDEX,
+  IRQ_INFO_BYTES,
+  IRQ_KINDS,
+  MIN_BODY,
+  REGION_BYTES,
+  REGION_CONFIG,
+  REGION_COUNT,
+  REGION_INDEX,
+  RW_COUNT,
+  RW_DATA,
+  RW_OFFSET,
+  RW_REGION,
+} from "./vfio-user.layout.ts";
+import { VfioUserFunction } from "./vfio-user-function.ts";
+import { VfioUserIrq } from "./vfio-user-irq.ts";
+import { GuestMemory, u64At } from "./vfio-user-memory.ts";
+import { RX_CLOSED, RX_MESSAGE, RX_NONE, VfioUserSocket } from "./vfio-user-socket.ts";
+
+export type VfioUserMode = "held" | "plain";
+
+/** Sees every access the guest makes and that is not mapped away; used to know what the host really asked for. */
+export interface AccessObserver {
+  write(region: number, offset: number, count: number, value: number): void;
+  /** the function was reset, or the guest is gone */
+  reset(): void;
+}
+
+export interface VfioUserOptions {
+  /** unix socket to listen on */
+  path: string;
+  mode: VfioUserMode;
+  /** keep a shadow of what the guest's memory allows to DMA */
+  strict?: boolean;
+  log?: (level: "info" | "warn" | "error", text: string) => void;
+  observer?: AccessObserver;
+}
+
+/** turns an access is held: the engine polls once a turn, and a change must be seen twice to be taken */
+const HOLD_TURNS = 3;
+/** messages handled in one turn at most */
+const BURST = 16;
+/** a socket that was quiet this many turns is looked at every eighth turn only */
+const QUIET_TURNS = 256;
+
+export class VfioUserHost implements HostSide {
+  readonly memory: AddressSpace;
+  readonly guest: GuestMemory;
+  readonly irq: VfioUserIrq;
+  readonly mode: VfioUserMode;
+  /** figures for the log, the tests and the rig */
+  attaches = 0;
+  resets = 0;
+  reads = 0;
+  writes = 0;
+
+  readonly #socket: VfioUserSocket;
+  readonly #log: (level: "info" | "warn" | "error", text: string) => void;
+  readonly #observer: AccessObserver | null;
+  #bus: HostBus | null = null;
+  #function: VfioUserFunction | null = null;
+  #turns = 0;
+  #quiet = 0;
+  /** turn at which the access in #socket.header/body may end; 0: none is held */
+  #holdUntil = 0;
+  #versioned = false;
+  #straySeen = 0;
+
+  /** Listen at once, so that QEMU may be started. @throws Fault when the socket cannot be made */
+  constructor(options: VfioUserOptions) {
+    this.mode = options.mode;
+    this.#log = options.log ?? ((level, text) => console.error(`vfio-user ${level}: ${text}`));
+    this.#observer = options.observer ?? null;
+    this.memory = new AddressSpace("host", { strict: options.strict ?? false });
+    this.guest = new GuestMemory(this.memory);
+    this.irq = new VfioUserIrq((off, value) => this.#function?.tableWrite(off, value));
+    this.#socket = new VfioUserSocket(options.path);
+  }
+
+  attach(bus: HostBus): void {
+    this.#bus = bus;
+    this.#function = new VfioUserFunction(bus);
+  }
+
+  get connected(): boolean {
+    return this.#socket.connected;
+  }
+
+  /** Wait on this while there is nothing to do. */
+  get waitFd(): number {
+    return this.#socket.waitFd;
+  }
+
+  message(addr: number, data: number): boolean {
+    const known = this.irq.message(addr, data);
+    if (this.irq.stray !== this.#straySeen) {
+      if (this.#straySeen === 0) this.#log("warn", this.irq.strayText);
+      this.#straySeen = this.irq.stray;
+    }
+    return known;
+  }
+
+  intx(asserted: boolean): void {
+    this.irq.intx(asserted);
+  }
+
+  /** A bounded piece of work; never blocks and allocates nothing while nothing comes. */
+  turn(): void {
+    this.#turns++;
+    const socket = this.#socket;
+    const fn = this.#function;
+    if (fn === null) return;
+    if (!socket.connected) {
+      if ((this.#turns & 63) === 0 && fn.ready && socket.accept()) this.#begin(fn);
+      return;
+    }
+    if (this.#holdUntil !== 0) {
+      if (this.#turns < this.#holdUntil) return;
+      this.#holdUntil = 0;
+      if (!this.#finishAccess(fn)) return;
+    }
+    if (socket.sending) {
+      if (socket.flush() < 0) {
+        this.#end(socket.reason, true);
+        return;
+      }
+      if (socket.sending) return;
+    }
+    if (this.#quiet > QUIET_TURNS && (this.#turns & 7) !== 0) return;
+    for (let i = 0; i < BURST; i++) {
+      const rc = socket.receive();
+      if (rc === RX_NONE) {
+        this.#quiet++;
+        return;
+      }
+      if (rc !== RX_MESSAGE) {
+        this.#end(rc === RX_CLOSED ? "QEMU closed the connection" : socket.reason, rc !== RX_CLOSED);
+        return;
+      }
+      this.#quiet = 0;
+      if (!this.#handle(fn)) return;
+    }
+  }
+
+  #begin(fn: VfioUserFunction): void {
+    this.attaches++;
+    this.#versioned = false;
+    this.#quiet = 0;
+    fn.scan();
+    this.irq.vectors = fn.vectors;
+    this.#log("info", `QEMU connected (${this.mode} accesses, ${fn.vectors ? `${fn.vectors} MSI-X vectors` : "INTx"})`);
+  }
+
+  /** The connection is over: take everything back so that the next QEMU finds a function after power-on. */
+  #end(reason: string, broken: boolean): void {
+    this.#log(broken ? "error" : "info", `${broken ? "connection dropped: " : ""}${reason}; waiting for a new QEMU`);
+    this.#holdUntil = 0;
+    this.#socket.drop();
+    this.irq.clear(true);
+    this.#function?.resetConfig();
+    this.#function?.close();
+    this.guest.clear();
+    this.#observer?.reset();
+  }
+
+  /** One whole message. @returns false when the turn must end here */
+  #handle(fn: VfioUserFunction): boolean {
+    const { header, body, bodyLen, fds } = this.#socket;
+    const command = header.getUint16(HDR_COMMAND, true);
+    const least = MIN_BODY[command];
+    if ((header.getUint32(HDR_FLAGS, true) & FLAG_TYPE_MASK) === FLAG_REPLY) {
+      this.#end(`a reply to ${COMMAND_NAMES[command] ?? command}, nothing was asked`, true);
+      return false;
+    }
+    if (least === undefined) return this.#replyError(EOPNOTSUPP);
+    if (bodyLen < least) {
+      this.#end(`${COMMAND_NAMES[command]} with ${bodyLen} bytes, at least ${least} belong to it`, true);
+      return false;
+    }
+    if (!this.#versioned && command !== CMD_VERSION) {
+      this.#end(`${COMMAND_NAMES[command]} before VERSION`, true);
+      return false;
+    }
+    const out = this.#socket.out;
+    switch (command) {
+      case CMD_VERSION:
+        return this.#version();
+      case CMD_DMA_MAP: {
+        const rc = this.guest.map(body, fds[0] ?? -1);
+        return rc === 0 ? this.#reply(0) : this.#refused(rc, this.guest.reason);
+      }
+      case CMD_DMA_UNMAP: {
+        const rc = this.guest.unmap(body);
+        if (rc !== 0) return this.#refused(rc, this.guest.reason);
+        for (let i = 0; i < least; i++) out.setUint8(HDR_BYTES + i, body.getUint8(i));
+        return this.#reply(least);
+      }
+      case CMD_GET_INFO:
+        out.setUint32(HDR_BYTES, INFO_BYTES, true);
+        out.setUint32(HDR_BYTES + 4, INFO_FLAG_RESET | INFO_FLAG_PCI, true);
+        out.setUint32(HDR_BYTES + 8, REGION_COUNT, true);
+        out.setUint32(HDR_BYTES + 12, IRQ_KINDS, true);
+        return this.#reply(INFO_BYTES);
+      case CMD_REGION_INFO: {
+        const region = body.getUint32(REGION_INDEX, true);
+        if (region >= REGION_COUNT) return this.#replyError(EINVAL);
+        const fd = fn.regionInfo(out, HDR_BYTES, region, this.mode === "plain");
+        if (this.mode === "plain" && region === 0 && fd < 0)
+          this.#log("warn", "BAR0 cannot be mapped (no single window covers it): the guest's accesses trap");
+        return this.#reply(REGION_BYTES, fd);
+      }
+      case CMD_IRQ_INFO:
+        fn.irqInfo(out, HDR_BYTES, body.getUint32(IRQ_INDEX, true));
+        return this.#reply(IRQ_INFO_BYTES);
+      case CMD_SET_IRQS: {
+        const rc = this.irq.set(body, fds);
+        return rc === 0 ? this.#reply(0) : this.#refused(rc, "a SET_IRQS outside what the function has");
+      }
+      case CMD_READ:
+      case CMD_WRITE:
+        return this.#access(fn, command === CMD_WRITE);
+      case CMD_RESET:
+        this.resets++;
+        fn.resetConfig();
+        this.#observer?.reset();
+        return this.#reply(0);
+      default:
+        return this.#replyError(EOPNOTSUPP);
+    }
+  }
+
+  #version(): boolean {
+    const { body, out } = this.#socket;
+    const major = body.getUint16(0, true);
+    const minor = body.getUint16(2, true);
+    if (major !== 0) {
+      this.#end(`QEMU speaks vfio-user ${major}.${minor}, this server 0.0`, true);
+      return false;
+    }
+    this.#versioned = true;
+    out.setUint16(HDR_BYTES, 0, true);
+    out.setUint16(HDR_BYTES + 2, 0, true);
+    for (let i = 0; i < CAPABILITIES.length; i++) out.setUint8(HDR_BYTES + 4 + i, CAPABILITIES.charCodeAt(i));
+    out.setUint8(HDR_BYTES + 4 + CAPABILITIES.length, 0);
+    return this.#reply(4 + CAPABILITIES.length + 1);
+  }
+
+  /** READ or WRITE: carried out now, or after the hold. */
+  #access(fn: VfioUserFunction, write: boolean): boolean {
+    const { body, bodyLen } = this.#socket;
+    const region = body.getUint32(RW_REGION, true);
+    const offset = u64At(body, RW_OFFSET);
+    const count = body.getUint32(RW_COUNT, true);
+    if (!fn.allowed(region, offset, count) || (write && bodyLen < RW_DATA + count))
+      return this.#refused(
+        EINVAL,
+        `${write ? "write" : "read"} of ${count} bytes at 0x${offset.toString(16)} of region ${region}`,
+      );
+    if (write) {
+      this.writes++;
+      fn.write(region, offset, count, body, RW_DATA);
+      if (this.#observer !== null && count <= 4)
+        this.#observer.write(region, offset, count, valueAt(body, RW_DATA, count));
+    } else {
+      this.reads++;
+    }
+    // a write of config space can change what registers mean (MSI-X enable), a read of it cannot
+    if (region === REGION_CONFIG && !write) return this.#finishAccess(fn);
+    this.#holdUntil = this.#turns + HOLD_TURNS;
+    return false;
+  }
+
+  /** Reply to the access in the receive buffer; a read takes its value only now. */
+  #finishAccess(fn: VfioUserFunction): boolean {
+    const { header, body, out } = this.#socket;
+    for (let i = 0; i < RW_DATA; i++) out.setUint8(HDR_BYTES + i, body.getUint8(i));
+    if (header.getUint16(HDR_COMMAND, true) === CMD_WRITE) return this.#reply(RW_DATA);
+    const count = body.getUint32(RW_COUNT, true);
+    fn.read(body.getUint32(RW_REGION, true), u64At(body, RW_OFFSET), count, out, HDR_BYTES + RW_DATA);
+    return this.#reply(RW_DATA + count);
+  }
+
+  #refused(code: number, reason: string): boolean {
+    this.#log("warn", `refused: ${reason}`);
+    return this.#replyError(code);
+  }
+
+  #replyError(code: number): boolean {
+    this.#head(HDR_BYTES, FLAG_REPLY | FLAG_ERROR, code);
+    return this.#send(HDR_BYTES, -1);
+  }
+
+  /** Reply with `len` bytes that are in `out` behind the header. */
+  #reply(len: number, fd = -1): boolean {
+    this.#head(HDR_BYTES + len, FLAG_REPLY, 0);
+    return this.#send(HDR_BYTES + len, fd);
+  }
+
+  #head(size: number, flags: number, error: number): void {
+    const { header, out } = this.#socket;
+    out.setUint16(HDR_ID, header.getUint16(HDR_ID, true), true);
+    out.setUint16(HDR_COMMAND, header.getUint16(HDR_COMMAND, true), true);
+    out.setUint32(HDR_SIZE, size, true);
+    out.setUint32(HDR_FLAGS, flags, true);
+    out.setUint32(HDR_ERROR, error, true);
+  }
+
+  #send(len: number, fd: number): boolean {
+    const socket = this.#socket;
+    if (socket.fds.length > 0) socket.closeFds();
+    if (socket.header.getUint32(HDR_FLAGS, true) & FLAG_NO_REPLY) return true;
+    if (socket.send(len, fd) < 0) {
+      this.#end(socket.reason, true);
+      return false;
+    }
+    return !socket.sending;
+  }
+
+  /** Bus mastering as the guest last set it. */
+  get busMaster(): boolean {
+    return this.#bus !== null && (this.#bus.cfgRead(PCI_COMMAND, 2) & 4) !== 0;
+  }
+
+  /** End the connection and remove the socket. */
+  close(): void {
+    if (this.#socket.connected) this.#end("the server is closed", false);
+    this.guest.clear();
+    this.#function?.close();
+    this.#socket.close();
+  }
+}
+
+function valueAt(view: DataView, at: number, count: number): number {
+  return count === 4 ? view.getUint32(at, true) : count === 2 ? view.getUint16(at, true) : view.getUint8(at);
+}
