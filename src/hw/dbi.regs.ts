@@ -72,6 +72,7 @@ export const BAR_MASK_ENABLE = 1;
 /** extended capability list (PCIe 7.6.3): first entry */
 export const EXT_CAP_FIRST = 0x100;
 export const EXT_CAP_VSEC = 0x000b;
+export const EXT_CAP_REBAR = 0x0015;
 /** Synopsys VSEC that describes the DMA block (dw-edma-pcie.c), and its fields from the capability on */
 export const SYNOPSYS_VENDOR = 0x16c3;
 export const EDDA_DEVICE = 0xedda;
