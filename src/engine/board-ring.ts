@@ -134,4 +134,3 @@ export class BoardRing {
     return this.buffers.u8;
   }
 }
-

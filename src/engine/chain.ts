@@ -25,14 +25,7 @@ export const INDIRECT = 1;
  * @param write DESC_F_WRITE when every descriptor must be device-writable (receive queues), else 0
  * @returns 0, INDIRECT (table address and length parked behind the last segment), or a negative code with out.a, out.b
  */
-export function walk(
-  desc: Int32Array,
-  word: number,
-  size: number,
-  head: number,
-  write: number,
-  out: Segments,
-): number {
+export function walk(desc: Int32Array, word: number, size: number, head: number, write: number, out: Segments): number {
   let i = head;
   let k = out.count;
   let total = 0;

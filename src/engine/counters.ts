@@ -3,7 +3,16 @@
  * looking never disturbs the service loop. Numbers are float64 words (exact below 2^53, one aligned store each); the
  * state block is JSON under a sequence word (odd while it is being written).
  */
-import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readFileSync, renameSync, unlinkSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { Fault } from "../hw/fault.ts";
 import { MAP_SHARED, mmap, PROT_READ, PROT_WRITE } from "../hw/libc.ts";
@@ -22,16 +31,46 @@ const dir = (direction: string) => ({ direction });
 export const COUNTERS = [
   { name: "to_host_frames", unit: "frames", help: "Frames delivered to the host", labels: dir("to_host") },
   { name: "to_host_bytes", unit: "bytes", help: "Frame bytes delivered to the host", labels: dir("to_host") },
-  { name: "to_host_dropped", unit: "frames", help: "Frames no receive buffer of the host could take", labels: dir("to_host") },
-  { name: "to_host_starved", unit: "turns", help: "Turns in which frames waited for receive buffers of the host", labels: dir("to_host") },
+  {
+    name: "to_host_dropped",
+    unit: "frames",
+    help: "Frames no receive buffer of the host could take",
+    labels: dir("to_host"),
+  },
+  {
+    name: "to_host_starved",
+    unit: "turns",
+    help: "Turns in which frames waited for receive buffers of the host",
+    labels: dir("to_host"),
+  },
   { name: "to_host_bursts", unit: "bursts", help: "Bursts begun towards the host", labels: dir("to_host") },
-  { name: "to_host_elements", unit: "elements", help: "Linked-list elements of bursts towards the host", labels: dir("to_host") },
+  {
+    name: "to_host_elements",
+    unit: "elements",
+    help: "Linked-list elements of bursts towards the host",
+    labels: dir("to_host"),
+  },
   { name: "to_board_frames", unit: "frames", help: "Frames taken from the host", labels: dir("to_board") },
   { name: "to_board_bytes", unit: "bytes", help: "Frame bytes taken from the host", labels: dir("to_board") },
-  { name: "to_board_dropped", unit: "frames", help: "Frames no receive buffer of the board could take", labels: dir("to_board") },
-  { name: "to_board_starved", unit: "turns", help: "Turns in which frames waited for receive buffers of the board", labels: dir("to_board") },
+  {
+    name: "to_board_dropped",
+    unit: "frames",
+    help: "Frames no receive buffer of the board could take",
+    labels: dir("to_board"),
+  },
+  {
+    name: "to_board_starved",
+    unit: "turns",
+    help: "Turns in which frames waited for receive buffers of the board",
+    labels: dir("to_board"),
+  },
   { name: "to_board_bursts", unit: "bursts", help: "Bursts begun towards the board", labels: dir("to_board") },
-  { name: "to_board_elements", unit: "elements", help: "Linked-list elements of bursts towards the board", labels: dir("to_board") },
+  {
+    name: "to_board_elements",
+    unit: "elements",
+    help: "Linked-list elements of bursts towards the board",
+    labels: dir("to_board"),
+  },
   { name: "host_interrupts", unit: "interrupts", help: "Interrupts sent to the host" },
   { name: "host_interrupts_masked", unit: "interrupts", help: "Interrupts held back by a mask of the host" },
   { name: "board_interrupts", unit: "interrupts", help: "Interrupts given to the board's driver" },
@@ -44,7 +83,11 @@ export const COUNTERS = [
   { name: "refusals", unit: "negotiations", help: "Negotiations that could not be used" },
   { name: "host_resets", unit: "resets", help: "Times the host reset the function" },
   { name: "faults", unit: "faults", help: "Queue pairs stopped because a rule was broken or DMA failed" },
-  { name: "abandoned", unit: "frames", help: "Frames lost because the host or the board's driver went away under them" },
+  {
+    name: "abandoned",
+    unit: "frames",
+    help: "Frames lost because the host or the board's driver went away under them",
+  },
   { name: "strict_violations", unit: "accesses", help: "DMA outside memory that was handed over (strict model only)" },
   { name: "turns", unit: "turns", help: "Turns of the service loop" },
   { name: "sleeps", unit: "sleeps", help: "Times the idle loop went to sleep" },
@@ -156,7 +199,11 @@ export class CounterPage {
  */
 export function readCounterPage(path: string): CounterSnapshot {
   if (!existsSync(path)) {
-    throw new Fault("E_NODEV", `no counter page ${path}: nothing is running for this device`, "start it with: epnic run");
+    throw new Fault(
+      "E_NODEV",
+      `no counter page ${path}: nothing is running for this device`,
+      "start it with: epnic run",
+    );
   }
   for (let attempt = 0; ; attempt++) {
     const file = readFileSync(path);

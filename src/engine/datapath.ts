@@ -12,8 +12,8 @@ import type { Fetcher } from "./fetch.ts";
 import { HostRing, type RingAddresses } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { Segments } from "./segments.ts";
-import { type DirectionLimits, ToHost } from "./to-host.ts";
 import { ToBoard } from "./to-board.ts";
+import { type DirectionLimits, ToHost } from "./to-host.ts";
 
 /** What a life of the host's driver fixed. */
 export interface LifeOptions {
@@ -111,13 +111,9 @@ export class DataPath {
 
   /** @returns things done (0 = idle), or a negative code with culprit, a, b */
   turn(): number {
-    const { write, read, fetch } = this.ch;
-    let rc: number;
-    if (write.putCount !== write.doneCount && (rc = write.progress()) < 0) return this.channelFault(rc, write);
-    if (read.putCount !== read.doneCount && (rc = read.progress()) < 0) return this.channelFault(rc, read);
-    if (fetch !== read && fetch.putCount !== fetch.doneCount && (rc = fetch.progress()) < 0) {
-      return this.channelFault(rc, fetch);
-    }
+    let rc = this.progress();
+    if (rc < 0) return rc;
+    const write = this.ch.write;
     const port = this.port;
     if (port.generation !== this.generation) this.boardReset();
 
@@ -135,8 +131,10 @@ export class DataPath {
 
     const hqRx = this.hqRx;
     const hqTx = this.hqTx;
-    if ((rc = hqTx.step(true)) < 0) return this.ringFault(rc, hqTx);
-    if ((rc = hqRx.step(hqRx.available() * 2 < hqRx.size)) < 0) return this.ringFault(rc, hqRx);
+    rc = hqTx.step(true);
+    if (rc < 0) return this.ringFault(rc, hqTx);
+    rc = hqRx.step(hqRx.available() * 2 < hqRx.size);
+    if (rc < 0) return this.ringFault(rc, hqRx);
     if (hqRx.interruptDue(write)) this.interrupt(hqRx, this.rxVector);
     if (hqTx.interruptDue(write)) this.interrupt(hqTx, this.txVector);
     if (this.irq.turn(write) !== 0) write.commit();
@@ -148,6 +146,21 @@ export class DataPath {
     rc = this.toBoard.begin();
     if (rc < 0) return this.fault(rc, this.toBoard.culprit, this.toBoard.a, this.toBoard.b);
     return work + rc;
+  }
+
+  /** Look how far every channel with work is. @returns 0 or a negative code */
+  private progress(): number {
+    const { write, read, fetch } = this.ch;
+    let rc = this.advance(write);
+    if (rc === OK) rc = this.advance(read);
+    if (rc === OK && fetch !== read) rc = this.advance(fetch);
+    return rc;
+  }
+
+  private advance(ch: DmaChannel): number {
+    if (ch.putCount === ch.doneCount) return OK;
+    const rc = ch.progress();
+    return rc < 0 ? this.channelFault(rc, ch) : OK;
   }
 
   private interrupt(hq: HostRing, vector: number): void {
@@ -179,9 +192,7 @@ export class DataPath {
   /** All channels at rest. */
   get drained(): boolean {
     const { write, read, fetch } = this.ch;
-    return (
-      write.putCount === write.doneCount && read.putCount === read.doneCount && fetch.putCount === fetch.doneCount
-    );
+    return write.putCount === write.doneCount && read.putCount === read.doneCount && fetch.putCount === fetch.doneCount;
   }
 
   /** Config change interrupt (4.1.4.8): the host re-reads link state. */
@@ -192,11 +203,8 @@ export class DataPath {
 
   /** One step towards drained: finish what is in flight, begin nothing. @returns 0 or a negative code */
   drain(): number {
-    const { write, read, fetch } = this.ch;
-    let rc: number;
-    if ((rc = write.progress()) < 0) return this.channelFault(rc, write);
-    if ((rc = read.progress()) < 0) return this.channelFault(rc, read);
-    if (fetch !== read && (rc = fetch.progress()) < 0) return this.channelFault(rc, fetch);
+    const rc = this.progress();
+    if (rc < 0) return rc;
     this.toHost.finish();
     if (this.toHost.notify) this.port.notify(1);
     this.toBoard.finish();

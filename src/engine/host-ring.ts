@@ -378,7 +378,13 @@ export class HostRing {
     const bus = this.mem.bus + off;
     const hi = Math.floor(bus / 4294967296);
     const lo = (this.usedLo + hostOff) | 0;
-    ch.put(bytes, (bus - hi * 4294967296) | 0, hi | 0, lo, lo >>> 0 < this.usedLo >>> 0 ? this.usedHi + 1 : this.usedHi);
+    ch.put(
+      bytes,
+      (bus - hi * 4294967296) | 0,
+      hi | 0,
+      lo,
+      lo >>> 0 < this.usedLo >>> 0 ? this.usedHi + 1 : this.usedHi,
+    );
   }
 
   /**

@@ -58,14 +58,7 @@ export class ToBoard {
   private inflight = 0;
   private readonly lens = new Int32Array(MAX_BUFFERS);
 
-  constructor(
-    eq: BoardRing,
-    hq: HostRing,
-    rd: DmaChannel,
-    wr: DmaChannel,
-    irq: Interrupts,
-    limits: DirectionLimits,
-  ) {
+  constructor(eq: BoardRing, hq: HostRing, rd: DmaChannel, wr: DmaChannel, irq: Interrupts, limits: DirectionLimits) {
     this.eq = eq;
     this.hq = hq;
     this.rd = rd;

@@ -1,0 +1,46 @@
+/**
+ * What the loop does when there is no work. "adaptive": wait on the port's file descriptors for a time that grows from
+ * 50 us to 1 ms, because a host's write to a BAR wakes nobody (design.md fact 1); "spin": never sleep.
+ */
+import { libc, POLLIN, ptrOf } from "../hw/libc.ts";
+
+const FIRST_NS = 50_000;
+const LAST_NS = 1_000_000;
+
+export class Sleeper {
+  sleeps = 0;
+  private ns = FIRST_NS;
+  private readonly spin: boolean;
+  private fds = new Int32Array(0);
+  /** struct timespec, two little-endian 64-bit words: [0] seconds, [2] nanoseconds */
+  private readonly time = new Int32Array(4);
+  private count = 0;
+
+  constructor(spin: boolean) {
+    this.spin = spin;
+  }
+
+  /** File descriptors that end a sleep when they become readable. */
+  watch(fds: readonly number[]): void {
+    this.count = fds.length;
+    this.fds = new Int32Array(Math.max(1, fds.length) * 2);
+    fds.forEach((fd, i) => {
+      this.fds[2 * i] = fd;
+      this.fds[2 * i + 1] = POLLIN;
+    });
+  }
+
+  /** There was work: the next sleep is short again. */
+  busy(): void {
+    this.ns = FIRST_NS;
+  }
+
+  /** Sleep once (a signal ends it too). */
+  sleep(): void {
+    if (this.spin) return;
+    this.sleeps++;
+    this.time[2] = this.ns;
+    libc.ppoll(ptrOf(this.fds), this.count, ptrOf(this.time), null);
+    if (this.ns < LAST_NS) this.ns *= 2;
+  }
+}
