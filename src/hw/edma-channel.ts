@@ -59,7 +59,10 @@ export interface EdmaChannelInfo {
 const VIEWPORT_SEL = EDMA_VP.VIEWPORT_SEL;
 /** slots that are never outstanding: the link, the slot the engine rests at, and one so that a position is unique */
 const RESERVED_SLOTS = 3;
-/** progress() calls that must find the channel at rest, on the same element, before a lost doorbell is rung again */
+/**
+ * progress() calls that must find the channel stopped, on the same element, before any doorbell: CS may say stopped
+ * while the channel is not idle inside yet (hazard b of dw-hardware.md 3), and a doorbell in that moment wedges it
+ */
 const SETTLE = 2;
 /** the same when the last doorbell has shown no effect so far: it may still be on its way */
 const HOLD = 64;
@@ -291,11 +294,11 @@ export class EdmaChannel implements DmaChannel {
     if (n > 0) this.advance(n);
     this.stops++;
     if (this.lie && this.stops < HOLD && (d.ld32(this.intStatusOff) & (1 << this.index)) === 0) return 0;
+    if (this.stops < (this.acked ? SETTLE : HOLD)) return 0;
     if (n === pending) {
       this.resting = true;
       return 0;
     }
-    if (this.stops < (this.acked ? SETTLE : HOLD)) return 0;
     if (d.ld32(this.intStatusOff) & (1 << (INT_ABORT_SHIFT + this.index))) return this.fail(0);
     this.rerings++;
     this.ring();

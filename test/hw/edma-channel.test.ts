@@ -270,6 +270,10 @@ describe.each(MAPS)("EdmaChannel %s", (map) => {
         expect(ch.progress()).toBe(0);
       }
     }
+    for (let k = 0; k < 6; k++) {
+      io.step();
+      expect(ch.progress()).toBe(0);
+    }
     expect(io.done.length).toBe(40);
     expect(ch.putCount).toBe((0x7ffffffe + 40) | 0);
     expect(ch.doneCount).toBe(ch.putCount);
@@ -318,6 +322,20 @@ describe.each(MAPS)("EdmaChannel %s", (map) => {
     for (let i = 0; i < 6; i++) io.step();
     ch.progress();
     expect(ch.doneCount).toBe(2);
+  });
+
+  test("a channel that says stopped for the first time is not rung yet: it may not be idle inside", () => {
+    const { io, ch } = make(8);
+    ch.put(1, 0, 0, 0, 0);
+    ch.commit();
+    while (io.cs !== CS_STOPPED) io.step();
+    expect(ch.progress()).toBe(0);
+    expect(ch.doneCount).toBe(1);
+    ch.put(1, 1, 0, 0, 0);
+    ch.commit();
+    expect(io.doorbells).toBe(1);
+    ch.progress();
+    expect(io.doorbells).toBe(2);
   });
 
   test("a doorbell that has not been taken up yet is not doubled, one that was lost is rung again", () => {
