@@ -25,6 +25,7 @@ function distance(a: string, b: string): number {
 export function nearest(word: string, candidates: readonly string[]): string | undefined {
   const begins = candidates.filter((c) => word.replace(/^-+/, "").length > 1 && c.startsWith(word));
   if (begins.length === 1) return begins[0];
+  if (word.replace(/^-+/, "").length < 2) return undefined;
   let best: string | undefined;
   let bestDistance = Math.max(1, Math.floor(word.replace(/^-+/, "").length / 3)) + 1;
   for (const c of candidates) {
