@@ -53,6 +53,7 @@ export class TapPort implements NetPort {
   readonly tx: DriverRing;
   readonly buffers: LocalBuffers;
   readonly txHeaderWritable = true;
+  readonly rxMergeable = false;
   readonly waitFds: readonly number[];
   ready = false;
   generation = 0;
