@@ -1,0 +1,73 @@
+/**
+ * The model's board memory: one anonymous mapping at a fixed bus address, handed out front to back. In strict mode a
+ * region belongs to the DMA engine from the moment it is allocated, except those of a NetPort (names that begin with
+ * "eq."): their driver grants buffer by buffer.
+ */
+import type { DmaMemory, DmaRegion } from "../dma-memory.ts";
+import { Fault } from "../fault.ts";
+import { mapAnonymous, unmap, view } from "../mem.ts";
+import { type AddressSpace, REGION_READ, REGION_WRITE } from "./address-space.ts";
+import { GRANT_READ, GRANT_WRITE } from "./shadow.ts";
+
+/** bus address of the first byte */
+export const BOARD_BASE = 0x4000_0000;
+/** allocations with this prefix are granted by the EQ driver, not here */
+export const PORT_PREFIX = "eq.";
+
+export class BoardMemory implements DmaMemory {
+  readonly regions: DmaRegion[] = [];
+  readonly size: number;
+  readonly bus = BOARD_BASE;
+  readonly ptr: number;
+  /** the whole memory as words */
+  readonly words: Int32Array;
+  readonly #space: AddressSpace;
+  #used = 0;
+
+  /** @param size bytes, a multiple of 4096, below 2 GiB */
+  constructor(space: AddressSpace, size: number) {
+    this.size = size;
+    this.#space = space;
+    this.ptr = mapAnonymous(size);
+    this.words = new Int32Array(view(this.ptr, size));
+    space.add(BOARD_BASE, size, this.ptr, REGION_READ | REGION_WRITE);
+  }
+
+  get free(): number {
+    return this.size - this.#used;
+  }
+
+  alloc(name: string, size: number, align: number): DmaRegion {
+    const unit = Math.max(align, 64);
+    const at = Math.ceil(this.#used / unit) * unit;
+    if (at + size > this.size)
+      throw new Fault(
+        "E_MISSING",
+        `the model's board memory has ${this.free} bytes left, "${name}" needs ${size} aligned to ${unit}`,
+        "make the model with more boardMemory",
+      );
+    this.#used = at + size;
+    const ptr = this.ptr + at;
+    // views end on a whole word; the memory behind is ours up to the next multiple of 64
+    const bytes = view(ptr, Math.ceil(size / 4) * 4);
+    const region: DmaRegion = {
+      name,
+      ptr,
+      bus: BOARD_BASE + at,
+      size,
+      u8: new Uint8Array(bytes, 0, size),
+      u16: new Uint16Array(bytes, 0, size >> 1),
+      u32: new Uint32Array(bytes, 0, size >> 2),
+      i32: new Int32Array(bytes, 0, size >> 2),
+    };
+    this.regions.push(region);
+    if (!name.startsWith(PORT_PREFIX)) this.#space.shadow?.grant(region.bus, size, GRANT_READ | GRANT_WRITE);
+    return region;
+  }
+
+  /** Give the mapping back; every view is void. */
+  close(): void {
+    this.#space.remove(BOARD_BASE, this.size);
+    unmap(this.ptr, this.size);
+  }
+}

@@ -1,0 +1,402 @@
+/**
+ * The eDMA v0 block of the model: common registers in both maps, interrupts, and the turn that lets running channels
+ * work when there is no simulated time. Facts: dw-hardware.md 1, 4, 6. Channels: channel-model.ts.
+ */
+import {
+  CAUSE_CA,
+  CAUSE_LOCAL,
+  CAUSE_POISONED,
+  CAUSE_TIMEOUT,
+  CAUSE_UR,
+  contextOffset,
+  DOORBELL_STOP,
+  EDMA,
+  EDMA_COMMON,
+  EDMA_LEGACY_SIZE,
+  EDMA_UN,
+  EDMA_UNROLL_SIZE,
+  EDMA_VP,
+  INT_ABORT_SHIFT,
+  INT_ALL,
+  LL_BYTES,
+  LL_WORDS,
+  VIEWPORT_CONTEXT,
+  VIEWPORT_READ,
+} from "../edma.regs.ts";
+import { copy, ld8, ptrOf, st8 } from "../mem.ts";
+import { ChannelModel, FETCHED, HELD, RUN } from "./channel-model.ts";
+import type { Link } from "./link.ts";
+import type { Random } from "./random.ts";
+
+/** Misbehaviour of silicon that can be switched on. Probabilities 0..1, drawn from the model's seed. */
+export interface DmaFaults {
+  /** a channel that finds the old cycle bit stops only in the next turn, deaf to what is appended meanwhile */
+  lostDoorbell: number;
+  /** an element is fetched (LLP has moved past it) and its data moves only in the next turn */
+  holdFetched: number;
+  /** legacy eDMA: a doorbell to a channel that is not wholly idle wedges it until the engine is disabled */
+  notIdleDoorbell: boolean;
+  /** R-Car Gen4: read elements longer than 128 bytes are spoiled while Max_Read_Request_Size is above 128 */
+  rcarReadRequest: boolean;
+}
+
+/** elements and links a turn at most handles, so that the host and the service loop get their share */
+export const TURN_BUDGET = 256;
+const MAX_BURST = 16;
+
+const WRITABLE = new Set<number>(EDMA_COMMON.filter((r) => r[2] === "RW").map((r) => r[1]));
+
+export class EdmaModel {
+  readonly unrolled: boolean;
+  readonly writeChannels: readonly ChannelModel[];
+  readonly readChannels: readonly ChannelModel[];
+  readonly link: Link;
+  readonly random: Random;
+  readonly faults: DmaFaults;
+  /** compare the CB of links too (dw-hardware.md 3: "or not at all") */
+  checkLinkCycle = true;
+  /** channels that are not at rest: write n is bit n, read n bit 8 + n */
+  running = 0;
+  contextWritesWhileBusy = 0;
+  /** next read element of a channel fails with this cause (CAUSE_TIMEOUT, CAUSE_POISONED ...); tests set it */
+  injectCause = 0;
+  injectChannel = 0;
+  /** where locate() found the element */
+  words: Int32Array;
+  readonly #main: Int32Array;
+  readonly #mainBase: number;
+  readonly #mainSize: number;
+  readonly #slot = new Int32Array(LL_WORDS);
+  readonly #slotPtr = ptrOf(this.#slot);
+  readonly #message = new Int32Array(1);
+  readonly #messagePtr = ptrOf(this.#message);
+  readonly #channels: (ChannelModel | undefined)[] = [];
+  readonly #regs = new Int32Array(EDMA_UNROLL_SIZE / 4);
+  #viewport = 0;
+  // done [7:0], abort [23:16]; index 0 write, 1 read
+  readonly #status = new Int32Array(2);
+  #wrErr = 0;
+  #rdErrLo = 0;
+  #rdErrHi = 0;
+  #emulated = false;
+  #emulatedCleared = 0;
+  #emulations = 0;
+
+  /**
+   * @param main board memory as words, where lists usually are; bus address of its first byte `mainBase`
+   */
+  constructor(
+    shape: { unrolled: boolean; writeChannels: number; readChannels: number },
+    link: Link,
+    random: Random,
+    faults: DmaFaults,
+    main: Int32Array,
+    mainBase: number,
+  ) {
+    this.unrolled = shape.unrolled;
+    this.link = link;
+    this.random = random;
+    this.faults = faults;
+    this.#main = main;
+    this.words = main;
+    this.#mainBase = mainBase;
+    this.#mainSize = main.byteLength;
+    this.writeChannels = Array.from({ length: shape.writeChannels }, (_, n) => new ChannelModel(this, true, n));
+    this.readChannels = Array.from({ length: shape.readChannels }, (_, n) => new ChannelModel(this, false, n));
+    for (let n = 0; n < 8; n++) {
+      this.#channels[n] = this.writeChannels[n];
+      this.#channels[n + 8] = this.readChannels[n];
+    }
+    this.reset();
+  }
+
+  /** State after power-on: nothing enabled, everything masked. */
+  reset(): void {
+    for (const c of [...this.writeChannels, ...this.readChannels]) c.reset();
+    this.#regs.fill(0);
+    this.#regs[EDMA.WR_INT_MASK >> 2] = INT_ALL;
+    this.#regs[EDMA.RD_INT_MASK >> 2] = INT_ALL;
+    this.#status.fill(0);
+    this.#wrErr = this.#rdErrLo = this.#rdErrHi = 0;
+    this.#viewport = 0;
+    this.#emulated = false;
+    this.running = 0;
+  }
+
+  get size(): number {
+    return this.unrolled ? EDMA_UNROLL_SIZE : EDMA_LEGACY_SIZE;
+  }
+
+  /** Level of the block's interrupt line: an unmasked status bit, or an emulated interrupt. */
+  get irq(): boolean {
+    const wr = this.#status[0]! & ~this.#regs[EDMA.WR_INT_MASK >> 2]!;
+    const rd = this.#status[1]! & ~this.#regs[EDMA.RD_INT_MASK >> 2]!;
+    return wr !== 0 || rd !== 0 || this.#emulated;
+  }
+
+  /** emulated interrupts asserted so far (writes to an INT_STATUS register) */
+  get emulations(): number {
+    return this.#emulations;
+  }
+
+  // --- registers ---
+
+  readReg(off: number): number {
+    const ch = this.#context(off);
+    if (ch !== undefined) return ch === null ? 0 : ch.read(this.#contextOff(off));
+    switch (off) {
+      case EDMA.DMA_CTRL:
+        return this.writeChannels.length | (this.readChannels.length << 16);
+      case EDMA.WR_INT_STATUS:
+        return this.#status[0]!;
+      case EDMA.RD_INT_STATUS:
+        return this.#status[1]!;
+      case EDMA.WR_ERR_STATUS:
+        return this.#wrErr;
+      case EDMA.RD_ERR_STATUS_LO:
+        return this.#rdErrLo;
+      case EDMA.RD_ERR_STATUS_HI:
+        return this.#rdErrHi;
+      case EDMA_VP.VIEWPORT_SEL:
+        return this.unrolled ? 0 : this.#viewport;
+      default:
+        return this.#regs[off >> 2] ?? 0;
+    }
+  }
+
+  /** @param lanes mask of the bytes the access carries */
+  writeReg(off: number, value: number, lanes: number): void {
+    const v = value & lanes;
+    const ch = this.#context(off);
+    if (ch !== undefined) {
+      if (ch !== null) {
+        const at = this.#contextOff(off);
+        ch.write(at, lanes === -1 ? value : (ch.read(at) & ~lanes) | v);
+      }
+      return;
+    }
+    switch (off) {
+      case EDMA.WR_DOORBELL:
+        this.#doorbell(true, v);
+        return;
+      case EDMA.RD_DOORBELL:
+        this.#doorbell(false, v);
+        return;
+      case EDMA.WR_INT_STATUS:
+      case EDMA.RD_INT_STATUS:
+        this.#emulated = true;
+        this.#emulatedCleared = 0;
+        this.#emulations++;
+        return;
+      case EDMA.WR_INT_CLEAR:
+        this.#clear(0, v);
+        return;
+      case EDMA.RD_INT_CLEAR:
+        this.#clear(1, v);
+        return;
+      case EDMA_VP.VIEWPORT_SEL:
+        if (!this.unrolled) this.#viewport = ((this.#viewport & ~lanes) | v) & (VIEWPORT_READ | 7);
+        return;
+      default:
+        if (!WRITABLE.has(off) && !(this.unrolled && off >= EDMA_UN.WR_CH_GROUP && off < contextOffset(true, 0)))
+          return;
+        this.#regs[off >> 2] = (this.#regs[off >> 2]! & ~lanes) | v;
+        if (off === EDMA.WR_ENGINE_EN && (v & 1) === 0) for (const c of this.writeChannels) c.rest();
+        if (off === EDMA.RD_ENGINE_EN && (v & 1) === 0) for (const c of this.readChannels) c.rest();
+    }
+  }
+
+  /** channel whose context holds `off`, null when that channel does not exist, undefined when it is no context */
+  #context(off: number): ChannelModel | null | undefined {
+    if (!this.unrolled) {
+      if (off < VIEWPORT_CONTEXT) return undefined;
+      return this.#channels[(this.#viewport & 7) + (this.#viewport < 0 ? 8 : 0)] ?? null;
+    }
+    const first = contextOffset(true, 0);
+    if (off < first) return undefined;
+    const at = off - first;
+    return this.#channels[(at >> 9) + (at & 0x100 ? 8 : 0)] ?? null;
+  }
+
+  #contextOff(off: number): number {
+    return off & 0xff;
+  }
+
+  #doorbell(isWrite: boolean, value: number): void {
+    const ch = (isWrite ? this.writeChannels : this.readChannels)[value & 7];
+    if (ch === undefined) return;
+    if ((value & DOORBELL_STOP) !== 0) {
+      ch.rest();
+      return;
+    }
+    this.link.stats.doorbells++;
+    if ((this.#regs[(isWrite ? EDMA.WR_ENGINE_EN : EDMA.RD_ENGINE_EN) >> 2]! & 1) === 0) {
+      this.link.stats.deadDoorbells++;
+      return;
+    }
+    ch.doorbell();
+  }
+
+  /** Write 1 to clear; the error causes of a channel go with its abort bit. 0 to both directions ends an emulated interrupt. */
+  #clear(direction: number, value: number): void {
+    this.#status[direction] = this.#status[direction]! & ~value;
+    const ab = (value >>> INT_ABORT_SHIFT) & 0xff;
+    if (direction === 0) this.#wrErr &= ~(ab | (ab << 16));
+    else {
+      this.#rdErrLo &= ~(ab | (ab << 16));
+      this.#rdErrHi &= ~(ab | (ab << 8) | (ab << 16) | (ab << 24));
+    }
+    if (value === 0) {
+      this.#emulatedCleared |= 1 << direction;
+      if (this.#emulatedCleared === 3) this.#emulated = false;
+    }
+  }
+
+  // --- what channels report ---
+
+  /** Word index of the slot at `llp` in `words`, -1 when it cannot be read. */
+  locate(llp: number, who: ChannelModel): number {
+    const at = llp - this.#mainBase;
+    if (at >= 0 && at + LL_BYTES <= this.#mainSize && (llp & 3) === 0) {
+      if (this.link.board.shadow !== null) this.link.local(llp, LL_BYTES, false, who);
+      this.words = this.#main;
+      return at / 4;
+    }
+    for (let done = 0; done < LL_BYTES; ) {
+      const ptr = this.link.local(llp + done, LL_BYTES - done, false, who);
+      // a link is 16 bytes long and may be the last thing in its memory
+      if (ptr === 0 && done < 16) return -1;
+      if (ptr === 0) break;
+      copy(this.#slotPtr + done, ptr, this.link.board.run);
+      done += this.link.board.run;
+    }
+    this.words = this.#slot;
+    return 0;
+  }
+
+  setDone(ch: ChannelModel): void {
+    const d = ch.isWrite ? 0 : 1;
+    this.#status[d] = this.#status[d]! | (1 << ch.index);
+  }
+
+  /** RIE: the channel's 16-bit data as a 32-bit write to the direction's "done" address. */
+  remoteDone(ch: ChannelModel): void {
+    this.#imwr(ch, ch.isWrite ? EDMA.WR_DONE_IMWR_LO : EDMA.RD_DONE_IMWR_LO);
+  }
+
+  aborted(ch: ChannelModel, cause: number): void {
+    const stats = this.link.stats;
+    const bit = 1 << ch.index;
+    stats.aborts++;
+    if (cause === -1) {
+      stats.llErrors++;
+      if (ch.isWrite) this.#wrErr |= bit << 16;
+      else this.#rdErrLo |= bit << 16;
+    } else if (ch.isWrite) this.#wrErr |= bit;
+    else if (cause === CAUSE_LOCAL) this.#rdErrLo |= bit;
+    else if (cause === CAUSE_UR) this.#rdErrHi |= bit;
+    else if (cause === CAUSE_CA) this.#rdErrHi |= bit << 8;
+    else if (cause === CAUSE_TIMEOUT) this.#rdErrHi |= bit << 16;
+    else if (cause === CAUSE_POISONED) this.#rdErrHi |= bit << 24;
+    const d = ch.isWrite ? 0 : 1;
+    this.#status[d] = this.#status[d]! | (bit << INT_ABORT_SHIFT);
+    const en = this.#regs[(ch.isWrite ? EDMA.WR_LL_ERR_EN : EDMA.RD_LL_ERR_EN) >> 2]!;
+    if ((en & bit) !== 0) this.#imwr(ch, ch.isWrite ? EDMA.WR_ABORT_IMWR_LO : EDMA.RD_ABORT_IMWR_LO);
+  }
+
+  /** Address 0 means that nobody has set one: drivers of a local engine enable the remote bits and leave it so. */
+  #imwr(ch: ChannelModel, reg: number): void {
+    const addr = (this.#regs[(reg >> 2) + 1]! >>> 0) * 4294967296 + (this.#regs[reg >> 2]! >>> 0);
+    if (addr === 0) return;
+    const data = this.#regs[((ch.isWrite ? EDMA.WR_IMWR_DATA_01 : EDMA.RD_IMWR_DATA_01) >> 2) + (ch.index >> 1)]!;
+    this.#message[0] = ch.index & 1 ? data >>> 16 : data & 0xffff;
+    this.link.stats.imwrWrites++;
+    this.link.write(addr, this.#messagePtr, 4, ch);
+  }
+
+  // --- work without simulated time ---
+
+  /** Let running channels work, in seeded order, at most TURN_BUDGET steps. */
+  turn(): void {
+    let ready = this.running;
+    if (ready === 0) return;
+    for (let m = ready; m !== 0; m &= m - 1) this.#channels[31 - Math.clz32(m & -m)]!.beginTurn();
+    ready = this.running;
+    let budget = TURN_BUDGET;
+    while (ready !== 0 && budget > 0) {
+      const ch = this.#pick(ready);
+      // a lone channel needs no interleaving
+      let burst = (ready & (ready - 1)) === 0 ? budget : 1 + this.random.below(MAX_BURST);
+      if (burst > budget) burst = budget;
+      budget -= burst;
+      while (burst > 0 && this.#step(ch)) burst--;
+      if (burst > 0) ready &= ~ch.bit;
+    }
+  }
+
+  #pick(ready: number): ChannelModel {
+    let m = ready;
+    if ((m & (m - 1)) !== 0) {
+      let n = 0;
+      for (let k = m; k !== 0; k &= k - 1) n++;
+      for (let skip = this.random.below(n); skip > 0; skip--) m &= m - 1;
+    }
+    return this.#channels[31 - Math.clz32(m & -m)]!;
+  }
+
+  /** One element or link. @returns false when the channel can do no more in this turn */
+  #step(ch: ChannelModel): boolean {
+    if (ch.state === RUN) {
+      const got = ch.fetch();
+      ch.llpShown = ch.llp;
+      if (got !== FETCHED) return got > 0;
+      if (this.faults.holdFetched > 0 && this.random.chance(this.faults.holdFetched)) {
+        ch.state = HELD;
+        return false;
+      }
+    } else if (ch.state !== HELD) return false;
+    else ch.state = RUN;
+    const control = ch.control;
+    const cause = this.move(ch, ch.sarLo, ch.sarHi, ch.darLo, ch.darHi, ch.size >>> 0);
+    if (cause !== 0) {
+      ch.abort(cause);
+      return false;
+    }
+    this.link.stats.elements++;
+    ch.executed(control);
+    return true;
+  }
+
+  /** Move an element's data now. @returns 0 or a CAUSE_* */
+  move(ch: ChannelModel, sarLo: number, sarHi: number, darLo: number, darHi: number, size: number): number {
+    const link = this.link;
+    const stats = link.stats;
+    const src = (sarHi >>> 0) * 4294967296 + (sarLo >>> 0);
+    const dst = (darHi >>> 0) * 4294967296 + (darLo >>> 0);
+    if (size === 0) return 0;
+    if (ch.isWrite) {
+      const shift = link.config.mpsShift;
+      stats.bytesToHost += size;
+      stats.tlpWrites += ((darLo & ((1 << shift) - 1)) + size + (1 << shift) - 1) >>> shift;
+      return link.dmaWrite(src, dst, size, ch);
+    }
+    if (this.injectCause !== 0 && this.injectChannel === ch.index) {
+      const cause = this.injectCause;
+      this.injectCause = 0;
+      return cause;
+    }
+    const shift = link.config.mrrsShift;
+    stats.bytesToBoard += size;
+    stats.tlpReads += ((sarLo & ((1 << shift) - 1)) + size + (1 << shift) - 1) >>> shift;
+    const cause = link.dmaRead(src, dst, size, ch);
+    if (cause === 0 && this.faults.rcarReadRequest && size > 128 && shift > 7) this.#spoil(dst + 128);
+    return cause;
+  }
+
+  #spoil(addr: number): void {
+    const ptr = this.link.board.resolve(addr, 1, true);
+    if (ptr === 0) return;
+    st8(ptr, ld8(ptr) ^ 0xff);
+    this.link.stats.readsSpoiled++;
+  }
+}

@@ -1,0 +1,4 @@
+/** placeholder head; filled below */
+export interface LinkTiming {
+  readonly name: string;
+}
