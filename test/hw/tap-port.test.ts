@@ -151,8 +151,8 @@ describe.skipIf(why !== "")("TapPort", () => {
     s.close();
   };
   /** The kernel starts a netdev's queue some time after its carrier came. */
-  const waitUp = (): void => {
-    for (let i = 0; i < 3000 && !ip("-n", A, "link", "show", "dev", "h1a0").includes("state UP"); i++) Bun.sleepSync(1);
+  const waitUp = (ns = A, dev = "h1a0"): void => {
+    for (let i = 0; i < 1000 && !ip("-n", ns, "link", "show", "dev", dev).includes("state UP"); i++) Bun.sleepSync(3);
   };
   const pair = (o: Partial<TapPortOptions> = {}): [End, End] => {
     for (const e of open.splice(0)) e.close();
@@ -175,6 +175,8 @@ describe.skipIf(why !== "")("TapPort", () => {
     const [a, b] = pair();
     a.start(PLAIN);
     b.start(PLAIN);
+    waitUp();
+    waitUp(B, "h1b0");
     const [ua, ub] = [new UdpIn(A, 7), new UdpIn(B, 7)];
     for (let size = 1; size <= 1472; size += 31) {
       const data = new Uint8Array(size).fill(size);
