@@ -77,7 +77,11 @@ export const COUNTERS = [
   { name: "fetches", unit: "fetches", help: "Looks at the host's avail rings" },
   { name: "fetches_empty", unit: "fetches", help: "Looks that found nothing new" },
   { name: "cpu_reads", unit: "reads", help: "CPU loads across the link (non-posted reads)" },
-  { name: "payload_cpu_bytes", unit: "bytes", help: "Payload bytes touched by the CPU of the board in epnic" },
+  {
+    name: "port_copied_bytes",
+    unit: "bytes",
+    help: "Bytes the CPU copied in the board's port: TAP read and write calls; 0 with VDUSE",
+  },
   { name: "doorbell_rerings", unit: "doorbells", help: "Lost doorbells rung again" },
   { name: "negotiations", unit: "negotiations", help: "Times the host reached DRIVER_OK" },
   { name: "refusals", unit: "negotiations", help: "Negotiations that could not be used" },

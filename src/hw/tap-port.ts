@@ -58,6 +58,10 @@ export class TapPort implements NetPort {
   ready = false;
   generation = 0;
 
+  get copiedBytes(): number {
+    return this.rxBytes + this.txBytes;
+  }
+
   /** frames and bytes (header included) towards the board's stack */
   rxFrames = 0;
   rxBytes = 0;

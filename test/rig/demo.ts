@@ -171,7 +171,7 @@ async function round(personality: "modern" | "legacy", net: number): Promise<voi
   const stat = JSON.parse(sh(binary, "stat", "model", "--json", "--run-dir", runDir)) as {
     counters: Record<string, number>;
   };
-  for (const bad of ["strict_violations", "faults", "refusals", "payload_cpu_bytes"]) {
+  for (const bad of ["strict_violations", "faults", "refusals"]) {
     if (stat.counters[bad] !== 0) throw new DemoError(`counter ${bad} is ${stat.counters[bad]}, it must be 0`);
   }
   const least = MIB * 2 ** 20;

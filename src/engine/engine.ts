@@ -1,0 +1,319 @@
+/**
+ * The one engine module behind the subcommands: opens the controller (sysfs or model), the board's port and the PCI
+ * function, ties them to a data path and a service loop, and takes everything down in reverse. Set-up may throw Faults
+ * and then leaves nothing behind; the loop itself does not throw.
+ */
+import type { Controller } from "../hw/controller.ts";
+import { linkUp } from "../hw/dbi.ts";
+import type { DmaChannel } from "../hw/dma-channel.ts";
+import { Edma } from "../hw/edma.ts";
+import { Fault } from "../hw/fault.ts";
+import { Iatu } from "../hw/iatu.ts";
+import { Intx, MsixTable } from "../hw/irq.ts";
+import type { ModelHandle, ModelHostOptions } from "../hw/model/open-model.ts";
+import type { NetPort } from "../hw/net-port.ts";
+import { openController } from "../hw/open.ts";
+import { TapPort } from "../hw/tap-port.ts";
+import { COUNTER_INDEX as C, CounterPage, type CounterState } from "./counters.ts";
+import { type Channels, DataPath } from "./datapath.ts";
+import { EdmaFetcher, type Fetcher, WindowFetcher } from "./fetch.ts";
+import { createFunction, type HostFunction } from "./function/function.ts";
+import { Interrupts } from "./interrupts.ts";
+import type { EngineLog } from "./log.ts";
+import { featureText, Service, SLICE_IDLE } from "./service.ts";
+import { Sleeper } from "./sleeper.ts";
+
+export type { EngineLog } from "./log.ts";
+
+export interface EngineOptions {
+  /** "model" or a sysfs name */
+  device: string;
+  sysfsRoot?: string;
+  personality: "auto" | "modern" | "legacy";
+  /** the host's MAC; null: one is made of the device name */
+  mac: string | null;
+  mtu: number;
+  queueSize: number;
+  /** "default", "safe", "wide" or a hex word */
+  features: string;
+  irq: "auto" | "msix" | "intx";
+  fetch: "edma" | "window";
+  port: { kind: "auto" | "tap" | "vduse"; name: string; netns: string | null };
+  /** who is at the other end of the simulated link; null on a board */
+  host: ModelHostOptions | null;
+  /** preset of the model core, for example "modern-msix" */
+  modelCore: string;
+  strict: boolean;
+  cpu: number | null;
+  idle: "spin" | "adaptive";
+  /** path of the counter page */
+  counters: string;
+}
+
+export interface Engine {
+  /** Serve until the signal or requestStop(); resolves after a clean stop. */
+  run(signal: { stop: boolean }): Promise<void>;
+  requestStop(): void;
+  close(): void;
+  summary(): Record<string, number | string>;
+}
+
+/** elements a channel may have outstanding */
+const CHANNEL_ELEMENTS = 2000;
+const LIMITS = { burst: 64, inflightBytes: 512 * 1024 };
+/** outbound regions: 0 and 1 are INTx messages, the rest serves CPU reads of the host's rings */
+const INTX_REGION = 0;
+const WINDOW_REGION = 2;
+const FLUSH_MS = 50;
+const DRAIN_MS = 1000;
+const IDLE_TURNS = 2000;
+/** INTx pulse in turns of the loop: about 50 us at the usual turn of 0.3 us */
+const INTX_HOLD_TURNS = 150;
+
+/** @throws Fault when a part cannot be had; what was opened before it is closed again */
+export function openEngine(o: EngineOptions, log: EngineLog): Engine {
+  const undo: (() => void)[] = [];
+  try {
+    return build(o, log, undo);
+  } catch (e) {
+    for (const f of undo.reverse()) f();
+    throw e;
+  }
+}
+
+function openModelNow(o: EngineOptions): ModelHandle {
+  // Loaded only here: a real board never needs it, and a binary starts faster without.
+  const { openModel } = require("../hw/model/open-model.ts") as typeof import("../hw/model/open-model.ts");
+  if (o.host === null) throw new Fault("E_CONFIG", "the model needs a host: built-in or vfio-user");
+  return openModel({ core: o.modelCore, strict: o.strict, host: o.host });
+}
+
+/** A locally administered address that stays the same for a device on a machine. */
+function madeMac(name: string): string {
+  const h = Bun.hash.wyhash(`${name}@${require("node:os").hostname()}`);
+  const b = [0x02];
+  for (let i = 0n; i < 5n; i++) b.push(Number((h >> (i * 8n)) & 0xffn));
+  return b.map((x) => x.toString(16).padStart(2, "0")).join(":");
+}
+
+function openPort(o: EngineOptions, ctrl: Controller, model: ModelHandle | null, log: EngineLog): NetPort {
+  if (o.port.kind === "vduse") {
+    throw new Fault("E_MISSING", "port vduse is not part of this version", "use --port tap");
+  }
+  if (o.port.kind === "auto") log.info("board side: TAP (this version has no VDUSE port)");
+  return new TapPort({
+    memory: ctrl.memory,
+    name: o.port.name,
+    mtu: o.mtu,
+    ...(o.port.netns === null ? {} : { netns: o.port.netns }),
+    strict: model === null ? null : model.grants,
+  });
+}
+
+function openChannels(edma: Edma): Channels {
+  const write: DmaChannel = edma.open(true, 0, CHANNEL_ELEMENTS);
+  const read: DmaChannel = edma.open(false, 0, CHANNEL_ELEMENTS);
+  const fetch = edma.readChannels > 1 ? edma.open(false, 1, CHANNEL_ELEMENTS) : read;
+  return { write, read, fetch };
+}
+
+function build(o: EngineOptions, log: EngineLog, undo: (() => void)[]): Engine {
+  const model = o.device === "model" ? openModelNow(o) : null;
+  if (model !== null) undo.push(() => model.close());
+  const ctrl =
+    model?.controller ?? openController({ device: o.device, ...(o.sysfsRoot ? { sysfsRoot: o.sysfsRoot } : {}) });
+  if (model === null) undo.push(() => ctrl.close());
+
+  const edma = new Edma(ctrl);
+  const iatu = new Iatu(ctrl);
+  const channels = openChannels(edma);
+  undo.push(() => edma.quiesce());
+
+  let fetcher: Fetcher;
+  if (o.fetch === "edma") fetcher = new EdmaFetcher(channels.fetch);
+  else {
+    const regions = ctrl.core.outboundWindows - WINDOW_REGION;
+    if (regions < 2) {
+      throw new Fault(
+        "E_MISSING",
+        `fetch "window" needs 2 outbound windows besides those of INTx, ${ctrl.name} has ${ctrl.core.outboundWindows} in all`,
+        'use fetch "edma"',
+      );
+    }
+    fetcher = new WindowFetcher(ctrl, iatu, WINDOW_REGION, regions, ctrl.core.windowAlign);
+  }
+
+  const port = openPort(o, ctrl, model, log);
+  undo.push(() => port.close());
+
+  const fn: HostFunction = createFunction({
+    controller: ctrl,
+    iatu,
+    personality: o.personality,
+    mac: o.mac ?? madeMac(o.device),
+    mtu: o.mtu,
+    queueSize: o.queueSize,
+    features: o.features,
+    irq: o.irq,
+  });
+  undo.push(() => fn.close());
+
+  const table = fn.msixTablePtr === 0 ? null : new MsixTable(ctrl, fn.msixTablePtr, fn.msixPbaPtr, fn.msixVectors);
+  const intx = fn.intxPin
+    ? new Intx(ctrl, iatu, INTX_REGION, INTX_REGION + 1, INTX_REGION * ctrl.core.windowAlign)
+    : null;
+  const irq = new Interrupts(ctrl.memory, table, intx, INTX_HOLD_TURNS);
+  const dp = new DataPath(ctrl, port, channels, fetcher, irq, o.queueSize, LIMITS);
+  const service = new Service(ctrl, fn, port, dp, log, { mtu: o.mtu, idleTurns: IDLE_TURNS });
+  const page = new CounterPage(o.counters);
+  undo.push(() => page.close());
+  return new RunningEngine(o, log, { ctrl, model, edma, fetcher, port, fn, irq, dp, service, page, channels }, undo);
+}
+
+interface Parts {
+  readonly ctrl: Controller;
+  readonly model: ModelHandle | null;
+  readonly edma: Edma;
+  readonly fetcher: Fetcher;
+  readonly port: NetPort;
+  readonly fn: HostFunction;
+  readonly irq: Interrupts;
+  readonly dp: DataPath;
+  readonly service: Service;
+  readonly page: CounterPage;
+  readonly channels: Channels;
+}
+
+const immediate = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+class RunningEngine implements Engine {
+  private stop = false;
+  private closed = false;
+  private lastFlush = 0;
+  private lastViolations = 0;
+  private readonly sleeper: Sleeper;
+
+  constructor(
+    private readonly o: EngineOptions,
+    private readonly log: EngineLog,
+    private readonly p: Parts,
+    private readonly undo: (() => void)[],
+  ) {
+    this.sleeper = new Sleeper(o.idle === "spin");
+    this.flush();
+  }
+
+  async run(signal: { stop: boolean }): Promise<void> {
+    const { service, port, model } = this.p;
+    this.sleeper.watch([...port.waitFds, ...(model?.waitFds ?? [])]);
+    this.log.info(
+      `${this.o.device}: ${this.p.fn.personality} virtio-net function is visible to the host, board side is ${port.kind} ${port.netdev}`,
+    );
+    while (!signal.stop && !this.stop) {
+      const why = service.slice();
+      service.attend(why);
+      if (why === SLICE_IDLE) this.sleeper.sleep();
+      else this.sleeper.busy();
+      const now = Date.now();
+      if (now - this.lastFlush >= FLUSH_MS) this.flush(now);
+      await immediate();
+    }
+    service.shutdown(DRAIN_MS);
+    this.flush();
+    if (this.o.strict && model !== null && model.violationCount() > 0) {
+      throw new Fault(
+        "E_DMA",
+        `strict mode: ${model.violationCount()} DMA accesses outside memory that was handed over; the first: ${model.violations()[0]}`,
+      );
+    }
+  }
+
+  requestStop(): void {
+    this.stop = true;
+  }
+
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    for (const f of this.undo.reverse()) f();
+  }
+
+  summary(): Record<string, number | string> {
+    const { dp, service } = this.p;
+    return {
+      to_host_frames: dp.toHost.frames,
+      to_host_bytes: dp.toHost.bytes,
+      to_board_frames: dp.toBoard.frames,
+      to_board_bytes: dp.toBoard.bytes,
+      faults: service.faults,
+      link: service.link,
+      strict_violations: this.p.model?.violationCount() ?? 0,
+    };
+  }
+
+  /** Copy the private counters to the shared page. A few times a second, so plain code will do. */
+  private flush(now: number = Date.now()): void {
+    this.lastFlush = now;
+    const { page, dp, service, irq, channels, fetcher, model } = this.p;
+    const v = page.values;
+    const { toHost, toBoard, hqRx, hqTx } = dp;
+    v[C.to_host_frames] = toHost.frames;
+    v[C.to_host_bytes] = toHost.bytes;
+    v[C.to_host_dropped] = toHost.dropped;
+    v[C.to_host_starved] = toHost.starved;
+    v[C.to_host_bursts] = toHost.bursts;
+    v[C.to_host_elements] = toHost.elements;
+    v[C.to_board_frames] = toBoard.frames;
+    v[C.to_board_bytes] = toBoard.bytes;
+    v[C.to_board_dropped] = toBoard.dropped;
+    v[C.to_board_starved] = toBoard.starved;
+    v[C.to_board_bursts] = toBoard.bursts;
+    v[C.to_board_elements] = toBoard.elements;
+    v[C.host_interrupts] = irq.sent;
+    v[C.host_interrupts_masked] = irq.masked;
+    v[C.board_interrupts] = dp.boardInterrupts;
+    v[C.fetches] = hqRx.fetches + hqTx.fetches;
+    v[C.fetches_empty] = hqRx.emptyFetches + hqTx.emptyFetches;
+    v[C.cpu_reads] = fetcher.cpuReads;
+    v[C.port_copied_bytes] = this.p.port.copiedBytes;
+    v[C.doorbell_rerings] =
+      channels.write.rerings + channels.read.rerings + (channels.fetch === channels.read ? 0 : channels.fetch.rerings);
+    v[C.negotiations] = service.negotiations;
+    v[C.refusals] = service.refusals;
+    v[C.host_resets] = service.resets;
+    v[C.faults] = service.faults;
+    v[C.abandoned] = dp.abandoned;
+    v[C.turns] = service.turns;
+    v[C.sleeps] = this.sleeper.sleeps;
+    if (model !== null) {
+      const n = model.violationCount();
+      v[C.strict_violations] = n;
+      if (n > this.lastViolations) {
+        this.log.error(`strict mode: ${model.violations()[0]} (${n} so far)`);
+        this.lastViolations = n;
+      }
+    }
+    page.setState(this.state());
+    page.stamp();
+  }
+
+  private state(): CounterState {
+    const { fn, port, service, ctrl } = this.p;
+    return {
+      device: this.o.device,
+      personality: fn.personality,
+      link: service.link,
+      pcie_link: linkUp(ctrl) ? `gen${ctrl.core.linkGen} x${ctrl.core.linkWidth}` : "down",
+      interrupts: fn.msix ? "msix" : "intx",
+      features: fn.live ? featureText(fn) : "",
+      header_bytes: fn.hdrLen,
+      queue_size: this.o.queueSize,
+      mtu: this.o.mtu,
+      port: port.kind,
+      netdev: port.netdev,
+      fetch: this.o.fetch,
+      strict: this.o.strict,
+      diagnosis: service.diagnosis,
+    };
+  }
+}

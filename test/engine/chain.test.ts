@@ -1,0 +1,130 @@
+import { describe, expect, test } from "bun:test";
+import { INDIRECT, walk, walkIndirect } from "../../src/engine/chain.ts";
+import {
+  R_CHAIN_TOO_LONG,
+  R_DESC_DIRECTION,
+  R_DESC_INDEX,
+  R_DESC_LENGTH,
+  R_DESC_LOOP,
+  R_INDIRECT,
+} from "../../src/engine/codes.ts";
+import { MAX_SEGMENTS, Segments } from "../../src/engine/segments.ts";
+
+const NEXT = 1;
+const WRITE = 2;
+const IND = 4;
+
+/** A table of `size` descriptors from [addr, len, flags, next] rows by index. */
+function table(size: number, rows: Record<number, [number, number, number, number]>): Int32Array {
+  const t = new Int32Array(size * 4);
+  for (const [i, [addr, len, flags, next]] of Object.entries(rows)) {
+    const w = Number(i) * 4;
+    t[w] = addr | 0;
+    t[w + 1] = Math.floor(addr / 2 ** 32);
+    t[w + 2] = len;
+    t[w + 3] = flags | (next << 16);
+  }
+  return t;
+}
+
+describe("walk", () => {
+  test("collects a chain in order, with 64-bit addresses", () => {
+    const t = table(8, { 3: [0x1_8000_0010, 12, NEXT, 7], 7: [0xffff_f000, 100, NEXT, 0], 0: [0x20, 1, 0, 5] });
+    const out = new Segments();
+    expect(walk(t, 0, 8, 3, 0, out)).toBe(0);
+    expect(out.count).toBe(3);
+    expect(out.total).toBe(113);
+    expect([...out.hi.slice(0, 3)]).toEqual([1, 0, 0]);
+    expect([...out.lo.slice(0, 3)].map((x) => x >>> 0)).toEqual([0x8000_0010, 0xffff_f000, 0x20]);
+  });
+
+  test("a chain may use every descriptor of the table, one more link is a loop", () => {
+    const rows: Record<number, [number, number, number, number]> = {};
+    for (let i = 0; i < 8; i++) rows[i] = [i * 64, 8, i < 7 ? NEXT : 0, i + 1];
+    const out = new Segments();
+    expect(walk(table(8, rows), 0, 8, 0, 0, out)).toBe(0);
+    expect(out.count).toBe(8);
+    rows[7] = [0, 8, NEXT, 0];
+    out.clear();
+    expect(walk(table(8, rows), 0, 8, 0, 0, out)).toBe(R_DESC_LOOP);
+    expect([out.a, out.b]).toEqual([0, 8]);
+  });
+
+  test("a descriptor that points at itself is a loop", () => {
+    const out = new Segments();
+    expect(walk(table(4, { 2: [0, 4, NEXT, 2] }), 0, 4, 2, 0, out)).toBe(R_DESC_LOOP);
+  });
+
+  test("head or next outside the table", () => {
+    const out = new Segments();
+    expect(walk(table(4, {}), 0, 4, 4, 0, out)).toBe(R_DESC_INDEX);
+    expect([out.a, out.b]).toEqual([4, 4]);
+    expect(walk(table(4, { 0: [0, 4, NEXT, 60000] }), 0, 4, 0, 0, out)).toBe(R_DESC_INDEX);
+    expect([out.a, out.b]).toEqual([60000, 4]);
+  });
+
+  test("wrong direction either way", () => {
+    const out = new Segments();
+    expect(walk(table(4, { 0: [0, 4, WRITE, 0] }), 0, 4, 0, 0, out)).toBe(R_DESC_DIRECTION);
+    expect(walk(table(4, { 1: [0, 4, 0, 0] }), 0, 4, 1, WRITE, out)).toBe(R_DESC_DIRECTION);
+  });
+
+  test("length 0 and lengths of 2 GiB and more", () => {
+    const out = new Segments();
+    expect(walk(table(4, { 0: [0, 0, 0, 0] }), 0, 4, 0, 0, out)).toBe(R_DESC_LENGTH);
+    expect(walk(table(4, { 0: [0, 0x8000_0000 | 0, 0, 0] }), 0, 4, 0, 0, out)).toBe(R_DESC_LENGTH);
+    expect(out.b >>> 0).toBe(0x8000_0000);
+  });
+
+  test("more segments than a frame may have", () => {
+    const n = MAX_SEGMENTS * 2;
+    const rows: Record<number, [number, number, number, number]> = {};
+    for (let i = 0; i < n; i++) rows[i] = [i, 1, i < n - 1 ? NEXT : 0, i + 1];
+    const out = new Segments();
+    expect(walk(table(n, rows), 0, n, 0, 0, out)).toBe(R_CHAIN_TOO_LONG);
+    expect(out.count).toBe(0);
+  });
+
+  test("appends behind what is there, and leaves count alone on an error", () => {
+    const t = table(4, { 0: [0x100, 10, 0, 0], 1: [0x200, 20, NEXT, 9] });
+    const out = new Segments();
+    walk(t, 0, 4, 0, 0, out);
+    expect(walk(t, 0, 4, 1, 0, out)).toBe(R_DESC_INDEX);
+    expect([out.count, out.total]).toEqual([1, 10]);
+  });
+});
+
+describe("indirect tables (2.7.5.3)", () => {
+  test("the main table hands over to the indirect one", () => {
+    const main = table(4, { 1: [0x5000, 32, IND, 0] });
+    const out = new Segments();
+    expect(walk(main, 0, 4, 1, 0, out)).toBe(INDIRECT);
+    expect([out.lo[0], out.len[0], out.count]).toEqual([0x5000, 32, 0]);
+    const t = table(2, { 0: [0x9000, 12, NEXT, 1], 1: [0xa000, 64, 0, 0] });
+    expect(walkIndirect(t, 0, 32, 64, 1, 0, out)).toBe(0);
+    expect([out.count, out.total]).toEqual([2, 76]);
+  });
+
+  test("length not a multiple of 16, empty, or more than is present", () => {
+    const t = table(2, { 0: [0, 1, 0, 0] });
+    for (const bytes of [0, 8, 24, 48]) {
+      const out = new Segments();
+      expect(walkIndirect(t, 0, bytes, 32, 5, 0, out)).toBe(R_INDIRECT);
+      expect([out.a, out.b]).toEqual([5, bytes]);
+    }
+  });
+
+  test("nested tables, and INDIRECT together with NEXT", () => {
+    const out = new Segments();
+    expect(walkIndirect(table(1, { 0: [0, 16, IND, 0] }), 0, 16, 16, 0, 0, out)).toBe(R_INDIRECT);
+    expect(walk(table(2, { 0: [0, 16, IND | NEXT, 1], 1: [0, 16, 0, 0] }), 0, 2, 0, 0, out)).toBe(R_INDIRECT);
+    // Linux never does it; 2.7.5.3.1 allows an indirect descriptor only alone here.
+    expect(walk(table(2, { 0: [0, 16, NEXT, 1], 1: [0, 16, IND, 0] }), 0, 2, 0, 0, out)).toBe(R_INDIRECT);
+  });
+
+  test("indices inside an indirect table count in that table", () => {
+    const out = new Segments();
+    expect(walkIndirect(table(2, { 0: [0, 1, NEXT, 2] }), 0, 32, 32, 0, 0, out)).toBe(R_DESC_INDEX);
+    expect([out.a, out.b]).toEqual([2, 2]);
+  });
+});
