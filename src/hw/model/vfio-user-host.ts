@@ -68,9 +68,10 @@ export interface AccessObserver {
 }
 
 export interface VfioUserOptions {
-  /** unix socket to listen on */
+  /** unix socket to listen on; "plain:" or "held:" in front of it says the mode */
   path: string;
-  mode: VfioUserMode;
+  /** default "held" */
+  mode?: VfioUserMode;
   /** keep a shadow of what the guest's memory allows to DMA */
   strict?: boolean;
   log?: (level: "info" | "warn" | "error", text: string) => void;
@@ -109,13 +110,14 @@ export class VfioUserHost implements HostSide {
 
   /** Listen at once, so that QEMU may be started. @throws Fault when the socket cannot be made */
   constructor(options: VfioUserOptions) {
-    this.mode = options.mode;
+    const prefix = options.path.match(/^(held|plain):/);
+    this.mode = (prefix?.[1] as VfioUserMode | undefined) ?? options.mode ?? "held";
     this.#log = options.log ?? ((level, text) => console.error(`vfio-user ${level}: ${text}`));
     this.#observer = options.observer ?? null;
     this.memory = new AddressSpace("host", { strict: options.strict ?? false });
     this.guest = new GuestMemory(this.memory);
     this.irq = new VfioUserIrq((off, value) => this.#function?.tableWrite(off, value));
-    this.#socket = new VfioUserSocket(options.path);
+    this.#socket = new VfioUserSocket(prefix ? options.path.slice(prefix[0].length) : options.path);
   }
 
   attach(bus: HostBus): void {

@@ -5,7 +5,7 @@
  * The file descriptors of a message come with its first byte. A large read could swallow several messages and give a
  * later one's descriptor to an earlier one, so a message is always read as 16 header bytes and then its body.
  */
-import { existsSync, unlinkSync } from "node:fs";
+import { existsSync, lstatSync, unlinkSync } from "node:fs";
 import { EAGAIN, ECONNREFUSED, EINTR } from "../errno.ts";
 import { Fault } from "../fault.ts";
 import {
@@ -152,6 +152,8 @@ export class VfioUserSocket {
   }
 
   #replaceStale(addr: Uint8Array): void {
+    if (!lstatSync(this.path).isSocket())
+      throw new Fault("E_BUSY", `${this.path} exists and is no socket`, "remove it or choose another path");
     const fd = check(libc.socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), "socket(AF_UNIX)");
     const rc = libc.connect(fd, addr, addr.length);
     const e = rc === -1 ? errno() : 0;
