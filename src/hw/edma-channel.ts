@@ -114,6 +114,8 @@ export class EdmaChannel implements DmaChannel {
   private resting = true;
   /** the engine was seen to react to the last doorbell */
   private acked = false;
+  /** it was stopped with everything landed before it settled: the doorbell that is due then was not lost */
+  private landed = false;
   private stops = 0;
 
   /**
@@ -238,6 +240,7 @@ export class EdmaChannel implements DmaChannel {
     this.resting = false;
     this.acked = false;
     this.stops = 0;
+    this.landed = false;
     this.rings++;
     if (this.lie) this.dma.st32(this.isWrite ? EDMA.WR_INT_CLEAR : EDMA.RD_INT_CLEAR, 1 << this.index);
     wmb();
@@ -293,6 +296,7 @@ export class EdmaChannel implements DmaChannel {
     if (n < 0 || n > pending) return this.fail(CAUSE_POSITION);
     if (n > 0) this.advance(n);
     this.stops++;
+    if (n === pending) this.landed = true;
     if (this.lie && this.stops < HOLD && (d.ld32(this.intStatusOff) & (1 << this.index)) === 0) return 0;
     if (this.stops < (this.acked ? SETTLE : HOLD)) return 0;
     if (n === pending) {
@@ -300,7 +304,7 @@ export class EdmaChannel implements DmaChannel {
       return 0;
     }
     if (d.ld32(this.intStatusOff) & (1 << (INT_ABORT_SHIFT + this.index))) return this.fail(0);
-    this.rerings++;
+    if (!this.landed) this.rerings++;
     this.ring();
     return 0;
   }

@@ -336,6 +336,7 @@ describe.each(MAPS)("EdmaChannel %s", (map) => {
     expect(io.doorbells).toBe(1);
     ch.progress();
     expect(io.doorbells).toBe(2);
+    expect(ch.rerings).toBe(0);
   });
 
   test("a doorbell that has not been taken up yet is not doubled, one that was lost is rung again", () => {
