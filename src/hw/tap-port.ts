@@ -9,6 +9,7 @@
  */
 import type { DmaMemory, DmaRegion } from "./dma-memory.ts";
 import { DriverRing, type Grants, ringLayout } from "./driver-ring.ts";
+import { errnoName } from "./errno.ts";
 import { Fault } from "./fault.ts";
 import type { LocalBuffers, NetPort, PortFeatures } from "./net-port.ts";
 import { TAP_AGAIN, Tap, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 } from "./tap.ts";
@@ -141,7 +142,13 @@ export class TapPort implements NetPort {
     this.waitFds = [this.#tap.fd];
     this.#mtu = o.mtu ?? 1500;
     try {
-      this.#tap.setCarrier(false);
+      const rc = this.#tap.setCarrier(false);
+      if (rc < 0)
+        throw new Fault(
+          "E_MISSING",
+          `the kernel's TAP driver cannot switch the carrier (${errnoName(-rc)})`,
+          "Linux 5.0 or later is needed",
+        );
       if (o.mac !== undefined) this.#tap.setMac(o.mac);
       this.#tap.setMtu(this.#mtu);
       // everything start() may ask for, now, while an error can still be told to somebody
@@ -198,7 +205,7 @@ export class TapPort implements NetPort {
   /** Frames in the rings are dropped. The engine has stopped all DMA before. */
   stop(): void {
     this.ready = false;
-    this.#tap.setCarrier(false);
+    this.setLink(false);
     this.rx.release();
     this.tx.release();
   }
@@ -218,7 +225,8 @@ export class TapPort implements NetPort {
   notify(): void {}
 
   setLink(up: boolean): void {
-    this.#tap.setCarrier(up);
+    const rc = this.#tap.setCarrier(up);
+    if (rc < 0) this.lastError = rc;
   }
 
   close(): void {

@@ -131,9 +131,10 @@ export class Tap {
     check(libc.ioctl(this.#socket, SIOCSIFFLAGS, this.#ifreq), `set ${this.name} ${up ? "up" : "down"}`);
   }
 
-  /** Carrier, as a pulled or plugged cable. */
-  setCarrier(on: boolean): void {
-    this.#setInt(TUNSETCARRIER, on ? 1 : 0, "TUNSETCARRIER");
+  /** Carrier, as a pulled or plugged cable. Does not throw. @returns 0 or -errno (the netdev was deleted: -EBADFD) */
+  setCarrier(on: boolean): number {
+    this.#int[0] = on ? 1 : 0;
+    return libc.ioctl(this.fd, TUNSETCARRIER, this.#int) < 0 ? -errno() : 0;
   }
 
   /**

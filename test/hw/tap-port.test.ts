@@ -283,6 +283,18 @@ describe.skipIf(why !== "")("TapPort", () => {
     expect([a.port.ready, a.port.rxDropped]).toEqual([true, 1]);
   });
 
+  test("a netdev deleted under the port: no exception in the loop, the error is kept", () => {
+    const [a] = pair();
+    a.start(PLAIN);
+    ip("-n", A, "link", "del", "h1a0");
+    for (let i = 0; i < 20; i++) a.port.turn();
+    a.port.setLink(true);
+    a.port.stop();
+    expect(a.port.lastError).toBe(-77); // EBADFD
+    const gone = () => a.port.start(PLAIN);
+    expect(gone).toThrow("EBADFD");
+  });
+
   test("frames from before start() are thrown away", () => {
     const [a] = pair();
     a.port.setLink(true);
