@@ -5,7 +5,8 @@
  */
 import type { DmaMemory, DmaRegion } from "../dma-memory.ts";
 import { Fault } from "../fault.ts";
-import { mapAnonymous, unmap, view } from "../mem.ts";
+import { MAP_ANONYMOUS, MAP_SHARED, mmap, PROT_READ, PROT_WRITE } from "../libc.ts";
+import { unmap, view } from "../mem.ts";
 import { type AddressSpace, REGION_READ, REGION_WRITE } from "./address-space.ts";
 import { GRANT_READ, GRANT_WRITE } from "./shadow.ts";
 
@@ -28,7 +29,8 @@ export class BoardMemory implements DmaMemory {
   constructor(space: AddressSpace, size: number) {
     this.size = size;
     this.#space = space;
-    this.ptr = mapAnonymous(size);
+    // shared: a virtual machine may map BAR memory (vfio-user-backing.ts)
+    this.ptr = mmap("the model's board memory", size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1);
     this.words = new Int32Array(view(this.ptr, size));
     space.add(BOARD_BASE, size, this.ptr, REGION_READ | REGION_WRITE);
   }

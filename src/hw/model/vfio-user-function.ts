@@ -3,6 +3,7 @@
  * HostBus. Stateless towards the connection; it writes replies, vfio-user-host.ts sends them.
  */
 import { libc } from "../libc.ts";
+import { st32 } from "../mem.ts";
 import {
   CAP_ID_MSIX,
   MSIX_CTL_ENABLE,
@@ -89,8 +90,11 @@ export class VfioUserFunction {
     for (let b = 0; b < 6; b++) bus.cfgWrite(PCI_BAR0 + 4 * b, 4, 0);
   }
 
+  /** One word of the MSI-X table; also while memory decoding is off, because a mask must not get lost then. */
   tableWrite(off: number, value: number): void {
-    this.#bus.barWrite(this.tableBar, this.tableOffset + off, 4, value);
+    const ptr = this.#bus.barPointer(this.tableBar);
+    if (ptr !== 0) st32(ptr + this.tableOffset + off, value);
+    else this.#bus.barWrite(this.tableBar, this.tableOffset + off, 4, value);
   }
 
   regionSize(region: number): number {
