@@ -63,6 +63,8 @@ export class LegacyDriver extends HostDriver {
     yield* this.enableMemory();
     yield* this.enableMaster();
     yield* this.reset();
+    yield* this.env.afterReset();
+    this.registered = true;
     yield* this.addStatus(STATUS_ACKNOWLEDGE);
     yield* this.addStatus(STATUS_DRIVER);
     let rc = yield* this.#negotiate();

@@ -96,6 +96,8 @@ export class ModernDriver extends HostDriver {
     yield* this.enableMaster();
     rc = yield* this.reset();
     if (rc !== 0) return rc;
+    yield* this.env.afterReset();
+    this.registered = true;
     yield* this.addStatus(STATUS_ACKNOWLEDGE);
     yield* this.addStatus(STATUS_DRIVER);
     rc = yield* this.#negotiate();

@@ -14,6 +14,7 @@ import type { HostBlock, HostMemory } from "./host-memory.ts";
 import { HostMsix } from "./host-msix.ts";
 
 export const ENOENT = -2;
+export const EIO = -5;
 export const ENOMEM = -12;
 export const EBUSY = -16;
 export const ENODEV = -19;
@@ -39,6 +40,8 @@ export interface DriverEnv {
   readonly memory: HostMemory;
   readonly fn: HostFunction;
   readonly options: DriverOptions;
+  /** run once in probe, when the function has been reset: memory of an earlier kernel is free from then on */
+  afterReset(): Steps;
 }
 
 /** One queue as the driver set it up: exactly the values that were written to the device. */
@@ -92,6 +95,8 @@ export abstract class HostDriver {
   readonly truth: DriverTruth;
   msix: HostMsix | null = null;
   queues: HostQueue[] = [];
+  /** the function was reset and acknowledged: a failure from here on is told by status FAILED */
+  registered = false;
   /** reason of the last negative result, for people */
   why = "";
 

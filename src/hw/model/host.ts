@@ -5,55 +5,22 @@
  */
 import { STATUS_DRIVER_OK, VIRTIO_VENDOR } from "../virtio.layout.ts";
 import type { AddressSpace } from "./address-space.ts";
-import type { Clock } from "./clock.ts";
 import { DEFAULT_PACE, HostAccess, type HostPace, type Steps } from "./host-access.ts";
-import { type DriverOptions, type DriverTruth, EBUSY, ENODEV, type HostDriver, type IrqMode } from "./host-driver.ts";
+import { type DriverOptions, type DriverTruth, EBUSY, EIO, type HostDriver } from "./host-driver.ts";
 import { LegacyDriver } from "./host-driver-legacy.ts";
 import { ModernDriver } from "./host-driver-modern.ts";
 import { CallbackEnd, type HostEnd } from "./host-end.ts";
 import { enumerate, type HostFunction, readCaps } from "./host-enumerate.ts";
 import { type HostFaults, NO_FAULTS, type RingFault } from "./host-faults.ts";
-import { type HostKernel, setBit, words } from "./host-features.ts";
+import { setBit, words } from "./host-features.ts";
 import { RingSaboteur } from "./host-inject.ts";
 import { HostIrq } from "./host-irq.ts";
 import { type HostBlock, HostMemory } from "./host-memory.ts";
-import { DEFAULT_NET, HostNet, type NetOptions } from "./host-net.ts";
+import { DEFAULT_NET, HostNet } from "./host-net.ts";
+import { BAR_WINDOW, HOST_DEFAULTS, type HostOptions } from "./host-options.ts";
 import type { HostBus, HostSide } from "./host-side.ts";
-import { HostTap, type HostTapOptions } from "./host-tap.ts";
+import { HostTap } from "./host-tap.ts";
 import { Random } from "./random.ts";
-
-/** Default bus addresses: memory from 128 MiB on, BARs below 4 GiB, clear of the message range. */
-const MEMORY_BASE = 0x0800_0000;
-const BAR_WINDOW = 0xc000_0000;
-
-export interface HostOptions {
-  /** bytes of host memory and bus address of its first byte */
-  memory: number;
-  memoryBase: number;
-  /** "auto" takes modern when the capability list offers it, as Linux does */
-  personality: "auto" | "modern" | "legacy";
-  kernel: HostKernel;
-  /** feature bits the driver may take at most; null = all it knows */
-  features: readonly number[] | null;
-  /** largest queue size, 0 = the device's; modern only */
-  queueSize: number;
-  irq: IrqMode;
-  pace: Partial<HostPace>;
-  net: Partial<NetOptions>;
-  faults: Partial<HostFaults>;
-  seed: number;
-  /** record what DMA may touch in `memory.shadow` */
-  strict: boolean;
-  /** bind as soon as the function shows up */
-  autoBind: boolean;
-  /** turns between two looks for the function while it is not there yet */
-  rescanTurns: number;
-  /** where frames go: a TAP, an own end, or nothing (frames are dropped) */
-  tap: HostTapOptions | null;
-  end: HostEnd | null;
-  /** the model's clock, needed when pace.turnNs is set */
-  clock: Clock | null;
-}
 
 export type HostState =
   /** no function found yet */
@@ -69,26 +36,6 @@ export type HostState =
   | "failed"
   /** touches nothing any more */
   | "crashed";
-
-const DEFAULTS: HostOptions = {
-  memory: 64 << 20,
-  memoryBase: MEMORY_BASE,
-  personality: "auto",
-  kernel: "7.3",
-  features: null,
-  queueSize: 0,
-  irq: "auto",
-  pace: {},
-  net: {},
-  faults: {},
-  seed: 1,
-  strict: false,
-  autoBind: true,
-  rescanTurns: 100,
-  tap: null,
-  end: null,
-  clock: null,
-};
 
 export class BuiltInHost implements HostSide {
   readonly options: HostOptions;
@@ -119,11 +66,12 @@ export class BuiltInHost implements HostSide {
   readonly #rxArea: HostBlock;
   readonly #txArea: HostBlock;
   readonly #faultPage: HostBlock;
-  #bus: HostBus | null = null;
   #job: Steps | null = null;
   #rescan = 0;
   #wantBind: boolean;
   #rebind = false;
+  /** driver of a kernel that crashed: what it handed over stays so until the next reset */
+  #stale: HostDriver | null = null;
   #saboteurs: RingSaboteur[] = [];
   /** entry masked by maskVector, and turns until it is unmasked */
   #maskedEntry = -1;
@@ -131,7 +79,7 @@ export class BuiltInHost implements HostSide {
 
   /** @throws Fault from HostMemory or the TAP */
   constructor(options: Partial<HostOptions> = {}) {
-    const o = { ...DEFAULTS, ...options };
+    const o = { ...HOST_DEFAULTS, ...options };
     this.options = o;
     this.pace = { ...DEFAULT_PACE, ...o.pace };
     this.faults = { ...NO_FAULTS, ...o.faults };
@@ -162,7 +110,6 @@ export class BuiltInHost implements HostSide {
 
   /** Plug the function in. */
   attach(bus: HostBus): void {
-    this.#bus = bus;
     this.access = new HostAccess(bus, this.pace, this.options.clock);
   }
 
@@ -187,8 +134,7 @@ export class BuiltInHost implements HostSide {
   /** Probe the driver. From "crashed" this is a new kernel: the function is enumerated again. */
   bind(): void {
     if (this.state === "crashed") {
-      this.driver?.abandon();
-      this.#dropNet();
+      this.#stale = this.driver;
       this.driver = null;
       this.fn = null;
       this.state = "scanning";
@@ -313,13 +259,14 @@ export class BuiltInHost implements HostSide {
       memory: this.hostMemory,
       fn,
       options: this.#driverOptions(),
+      afterReset: () => this.#buryStale(),
     };
     const modern = o.personality === "modern" || (o.personality === "auto" && ModernDriver.offeredBy(fn.caps.virtio));
     const driver = modern ? new ModernDriver(env) : new LegacyDriver(env);
     this.driver = driver;
     const rc = yield* driver.probe();
     if (rc !== 0) {
-      if (rc !== ENODEV) yield* driver.fail();
+      if (driver.registered) yield* driver.fail();
       this.#failed(rc, driver.why);
       driver.forgetQueues();
       return;
@@ -327,7 +274,13 @@ export class BuiltInHost implements HostSide {
     this.net = new HostNet(driver, this.end, this.#rxArea, this.#txArea, this.#random, { ...DEFAULT_NET, ...o.net });
     yield* driver.addStatus(STATUS_DRIVER_OK);
     yield* driver.afterDriverOk();
-    this.net.start();
+    try {
+      this.net.start();
+    } catch (e) {
+      // the TAP could not be set up: the host is alive, its netdev is not
+      this.#failed(EIO, e instanceof Error ? e.message : String(e));
+      return;
+    }
     this.error = "";
     this.errno = 0;
     this.binds++;
@@ -367,6 +320,15 @@ export class BuiltInHost implements HostSide {
     this.state = "idle";
     if (this.#rebind) this.#wantBind = true;
     this.#rebind = false;
+  }
+
+  *#buryStale(): Steps {
+    const stale = this.#stale;
+    if (stale === null) return;
+    this.#stale = null;
+    yield* this.access!.reuse();
+    this.#dropNet();
+    stale.abandon();
   }
 
   #unmask(): void {
