@@ -6,6 +6,7 @@ import { libc } from "../libc.ts";
 import { st32 } from "../mem.ts";
 import {
   CAP_ID_MSIX,
+  CAP_ID_VENDOR,
   MSIX_CTL_ENABLE,
   PCI_BAR0,
   PCI_CAP_POINTER,
@@ -13,6 +14,7 @@ import {
   PCI_INTERRUPT_PIN,
   PCI_STATUS,
 } from "../pci.layout.ts";
+import { CAP_COMMON_CFG } from "../virtio.layout.ts";
 import type { HostBus } from "./host-side.ts";
 import {
   IRQ_COUNT,
@@ -35,15 +37,18 @@ import {
   REGION_SIZE,
 } from "./vfio-user.layout.ts";
 import { type Backing, backingOf } from "./vfio-user-backing.ts";
+import type { TruthSource } from "./vfio-user-truth.ts";
 
 /** What of config space is served; QEMU makes up the extended part. */
 const CONFIG_BYTES = 256;
 const STATUS_CAP_LIST = 1 << 4;
 
-export class VfioUserFunction {
+export class VfioUserFunction implements TruthSource {
   readonly #bus: HostBus;
   /** MSI-X capability: its offset, vectors, and where the table is */
   msixCap = 0;
+  /** offset of virtio's common configuration in BAR0, -1 without such a capability (legacy function) */
+  commonOffset = -1;
   vectors = 0;
   tableBar = 0;
   tableOffset = 0;
@@ -63,20 +68,38 @@ export class VfioUserFunction {
   scan(): void {
     this.msixCap = 0;
     this.vectors = 0;
+    this.commonOffset = -1;
     const bus = this.#bus;
     if ((bus.cfgRead(PCI_STATUS, 2) & STATUS_CAP_LIST) === 0) return;
     let at = bus.cfgRead(PCI_CAP_POINTER, 1) & 0xfc;
     for (let i = 0; at !== 0 && i < 48; i++) {
-      if (bus.cfgRead(at, 1) === CAP_ID_MSIX) {
+      const id = bus.cfgRead(at, 1);
+      if (id === CAP_ID_VENDOR && bus.cfgRead(at + 3, 1) === CAP_COMMON_CFG) this.commonOffset = bus.cfgRead(at + 8, 4);
+      if (id === CAP_ID_MSIX) {
         const table = bus.cfgRead(at + 4, 4);
         this.msixCap = at;
         this.vectors = (bus.cfgRead(at + 2, 2) & 0x7ff) + 1;
         this.tableBar = table & 7;
         this.tableOffset = table - (table & 7);
-        return;
       }
       at = bus.cfgRead(at + 1, 1) & 0xfc;
     }
+  }
+
+  modern(): boolean {
+    return this.commonOffset >= 0;
+  }
+
+  common(): number {
+    return this.commonOffset;
+  }
+
+  msixEnabled(): boolean {
+    return this.msixCap !== 0 && (this.#bus.cfgRead(this.msixCap + 2, 2) & MSIX_CTL_ENABLE) !== 0;
+  }
+
+  peek16(off: number): number {
+    return this.#bus.barRead(0, off, 2);
   }
 
   /** What a reset of the function leaves: no decoding, no bus mastering, no MSI-X, no addresses. */

@@ -57,15 +57,9 @@ import { VfioUserFunction } from "./vfio-user-function.ts";
 import { VfioUserIrq } from "./vfio-user-irq.ts";
 import { GuestMemory, u64At } from "./vfio-user-memory.ts";
 import { RX_CLOSED, RX_MESSAGE, RX_NONE, VfioUserSocket } from "./vfio-user-socket.ts";
+import { HostTruth } from "./vfio-user-truth.ts";
 
 export type VfioUserMode = "held" | "plain";
-
-/** Sees every access the guest makes and that is not mapped away; used to know what the host really asked for. */
-export interface AccessObserver {
-  write(region: number, offset: number, count: number, value: number): void;
-  /** the function was reset, or the guest is gone */
-  reset(): void;
-}
 
 export interface VfioUserOptions {
   /** unix socket to listen on; "plain:" or "held:" in front of it says the mode */
@@ -75,7 +69,6 @@ export interface VfioUserOptions {
   /** keep a shadow of what the guest's memory allows to DMA */
   strict?: boolean;
   log?: (level: "info" | "warn" | "error", text: string) => void;
-  observer?: AccessObserver;
 }
 
 /** turns an access is held: the engine polls once a turn, and a change must be seen twice to be taken */
@@ -98,7 +91,7 @@ export class VfioUserHost implements HostSide {
 
   readonly #socket: VfioUserSocket;
   readonly #log: (level: "info" | "warn" | "error", text: string) => void;
-  readonly #observer: AccessObserver | null;
+  #truth: HostTruth | null = null;
   #bus: HostBus | null = null;
   #function: VfioUserFunction | null = null;
   #turns = 0;
@@ -113,7 +106,6 @@ export class VfioUserHost implements HostSide {
     const prefix = options.path.match(/^(held|plain):/);
     this.mode = (prefix?.[1] as VfioUserMode | undefined) ?? options.mode ?? "held";
     this.#log = options.log ?? ((level, text) => console.error(`vfio-user ${level}: ${text}`));
-    this.#observer = options.observer ?? null;
     this.memory = new AddressSpace("host", { strict: options.strict ?? false });
     this.guest = new GuestMemory(this.memory);
     this.irq = new VfioUserIrq((off, value) => this.#function?.tableWrite(off, value));
@@ -122,7 +114,16 @@ export class VfioUserHost implements HostSide {
 
   attach(bus: HostBus): void {
     this.#bus = bus;
-    this.#function = new VfioUserFunction(bus);
+    const fn = new VfioUserFunction(bus);
+    const truth = new HostTruth(fn);
+    truth.onDriverOk = () => this.#log("info", `the guest set DRIVER_OK: ${truth.describe()}`);
+    this.#function = fn;
+    this.#truth = truth;
+  }
+
+  /** what the guest wrote so far; complete only where BAR0 traps */
+  get truth(): HostTruth | null {
+    return this.#truth;
   }
 
   get connected(): boolean {
@@ -203,7 +204,7 @@ export class VfioUserHost implements HostSide {
     this.#function?.resetConfig();
     this.#function?.close();
     this.guest.clear();
-    this.#observer?.reset();
+    this.#truth?.reset();
   }
 
   /** One whole message. @returns false when the turn must end here */
@@ -265,7 +266,7 @@ export class VfioUserHost implements HostSide {
       case CMD_RESET:
         this.resets++;
         fn.resetConfig();
-        this.#observer?.reset();
+        this.#truth?.reset();
         return this.#reply(0);
       default:
         return this.#replyError(EOPNOTSUPP);
@@ -302,8 +303,7 @@ export class VfioUserHost implements HostSide {
     if (write) {
       this.writes++;
       fn.write(region, offset, count, body, RW_DATA);
-      if (this.#observer !== null && count <= 4)
-        this.#observer.write(region, offset, count, valueAt(body, RW_DATA, count));
+      if (region === 0 && count <= 4) this.#truth?.write(offset, count, valueAt(body, RW_DATA, count));
     } else {
       this.reads++;
     }
