@@ -89,8 +89,8 @@ export default defineCommand({
     if (named === "")
       throw new Fault("E_USAGE", "no device is named", "'epnic probe' lists them; 'model' needs no board");
 
-    const { resolveDevice } = await import("./_device.ts");
-    const device = resolveDevice(named, args["sysfs-root"]);
+    const { MODEL, resolveDevice } = await import("./_device.ts");
+    const device = resolveDevice(named, args["sysfs-root"])?.name ?? MODEL;
     const { engineOptions, engineLog } = await import("./_engine.ts");
     const options = engineOptions(config, device, args["run-dir"], args["sysfs-root"]);
     if (args.check) {

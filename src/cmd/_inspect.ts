@@ -1,0 +1,152 @@
+/** What `probe` knows of one controller: what sysfs says to everyone, and what its registers say to whom may read them. */
+import type { Controller, CoreInfo } from "../hw/controller.ts";
+import { type Obstacle, obstacles, type SysfsController } from "../hw/sysfs.ts";
+import { MODEL } from "./_device.ts";
+import { toFault } from "./_fault.ts";
+import { jitIsOn } from "./_jit.ts";
+
+export interface Verdict {
+  possible: boolean;
+  /** why not, or what to know about it */
+  why: string;
+}
+
+export interface Inspected {
+  name: string;
+  /** title of the board table's entry; "" when it has none */
+  board: string;
+  compatible: string;
+  /** kernel driver that holds the device; "" when none */
+  driver: string;
+  /** endpoint functions of the kernel on it */
+  functions: readonly string[];
+  /** what keeps it from being used */
+  obstacles: readonly Obstacle[];
+  notes: readonly string[];
+  /** null when the registers were not read; an obstacle says why */
+  core: CoreInfo | null;
+  window: { bus: number; size: number } | null;
+  modern: Verdict;
+  legacy: Verdict;
+  interrupts: string[];
+  /** register dumps, only when asked for */
+  registers: string[];
+}
+
+/** Which personalities a core can show, and how it can interrupt. Without eDMA, or with an HDMA, none yet. */
+export function judge(core: CoreInfo): { modern: Verdict; legacy: Verdict; interrupts: string[] } {
+  const no = (why: string) => ({ modern: { possible: false, why }, legacy: { possible: false, why }, interrupts: [] });
+  if (core.dmaMap === "none") return no("the controller has no DMA engine of its own");
+  if (core.dmaMap === "hdma-native") return no("its DMA engine is a native HDMA, which this version cannot drive");
+  if (core.writeChannels < 1 || core.readChannels < 1) {
+    return no(`1 write and 1 read channel are needed, it has ${core.writeChannels} and ${core.readChannels}`);
+  }
+  if (core.inboundWindows < 1 || core.outboundWindows < 2) {
+    return no(`1 inbound and 2 outbound windows are needed, it has ${core.inboundWindows} and ${core.outboundWindows}`);
+  }
+  const interrupts = core.msix ? ["msix", "intx"] : ["intx"];
+  return {
+    modern: core.configLimit
+      ? { possible: true, why: "vendor capabilities are served through config-limit" }
+      : { possible: false, why: "the core has no config-limit option, vendor capabilities cannot be served" },
+    legacy: {
+      possible: true,
+      why: core.msix
+        ? "with MSI-X"
+        : "without MSI-X: interrupts by INTx message, and a window of 1 to 2 us at each queue's set-up",
+    },
+    interrupts,
+  };
+}
+
+type Known = Pick<Inspected, "name" | "board" | "compatible" | "driver" | "functions" | "obstacles" | "notes">;
+
+/** Everything about a controller whose registers are open. */
+async function fromController(ctrl: Controller, known: Known, registers: boolean): Promise<Inspected> {
+  return {
+    ...known,
+    core: ctrl.core,
+    window: { bus: ctrl.windowBus, size: ctrl.window.size },
+    ...judge(ctrl.core),
+    registers: registers ? await dumps(ctrl) : [],
+  };
+}
+
+function unread(known: Known, obstacles: readonly Obstacle[]): Inspected {
+  const unknown: Verdict = { possible: false, why: "not known: the registers were not read" };
+  return {
+    ...known,
+    obstacles,
+    core: null,
+    window: null,
+    modern: unknown,
+    legacy: unknown,
+    interrupts: [],
+    registers: [],
+  };
+}
+
+async function dumps(ctrl: Controller): Promise<string[]> {
+  const [{ dump }, { DBI_HEADER, DBI_PORT }, { Edma }] = await Promise.all([
+    import("../hw/reg-table.ts"),
+    import("../hw/dbi.regs.ts"),
+    import("../hw/edma.ts"),
+  ]);
+  const text = dump(ctrl.dbi, DBI_HEADER) + dump(ctrl.dbi, DBI_PORT);
+  const dma = ctrl.core.dmaMap.startsWith("edma") ? new Edma(ctrl).dump() : "";
+  return (text + dma).trimEnd().split("\n");
+}
+
+const asObstacle = (e: unknown): Obstacle => {
+  const fault = toFault(e);
+  return { what: fault.message, fix: fault.hint ?? "" };
+};
+const JIT_OFF: Obstacle = { what: "registers cannot be read while the JIT is off", fix: "" };
+
+/** The model as `run --model-core core` would be. @throws Fault E_NODEV for an unknown core */
+export async function inspectModel(core: string, registers: boolean): Promise<Inspected> {
+  const known: Known = {
+    name: MODEL,
+    board: `software controller, core ${core}`,
+    compatible: "",
+    driver: "",
+    functions: [],
+    obstacles: [],
+    notes: [],
+  };
+  if (!jitIsOn()) return unread(known, [JIT_OFF]);
+  const { bareController } = await import("../hw/model/open-model.ts");
+  const ctrl = bareController(core);
+  try {
+    return await fromController(ctrl, known, registers);
+  } finally {
+    ctrl.close();
+  }
+}
+
+/** A controller of this machine: sysfs first, its registers when nothing is in the way. */
+export async function inspectBoard(c: SysfsController, sysfsRoot: string, registers: boolean): Promise<Inspected> {
+  const found = obstacles(c);
+  const known: Known = {
+    name: c.name,
+    board: c.board?.title ?? "",
+    compatible: c.compatible[0] ?? c.pciId ?? "",
+    driver: c.driver ?? "",
+    functions: c.functions,
+    obstacles: found,
+    notes: c.board?.notes ?? [],
+  };
+  if (found.length > 0) return unread(known, found);
+  if (!jitIsOn()) return unread(known, [JIT_OFF]);
+  const { openController } = await import("../hw/open.ts");
+  try {
+    const ctrl = openController({ device: c.name, sysfsRoot });
+    try {
+      return await fromController(ctrl, known, registers);
+    } finally {
+      ctrl.close();
+    }
+  } catch (e) {
+    return unread(known, [asObstacle(e)]);
+  }
+}
