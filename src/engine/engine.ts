@@ -81,11 +81,11 @@ export function openEngine(o: EngineOptions, log: EngineLog): Engine {
   }
 }
 
-function openModelNow(o: EngineOptions): ModelHandle {
+function openModelNow(o: EngineOptions, log: EngineLog): ModelHandle {
   // Loaded only here: a real board never needs it, and a binary starts faster without.
   const { openModel } = require("../hw/model/open-model.ts") as typeof import("../hw/model/open-model.ts");
   if (o.host === null) throw new Fault("E_CONFIG", "the model needs a host: built-in or vfio-user");
-  return openModel({ core: o.modelCore, strict: o.strict, host: o.host });
+  return openModel({ core: o.modelCore, strict: o.strict, host: o.host, log: (level, text) => log[level](text) });
 }
 
 /** A locally administered address that stays the same for a device on a machine. */
@@ -118,7 +118,7 @@ function openChannels(edma: Edma): Channels {
 }
 
 function build(o: EngineOptions, log: EngineLog, undo: (() => void)[]): Engine {
-  const model = o.device === "model" ? openModelNow(o) : null;
+  const model = o.device === "model" ? openModelNow(o, log) : null;
   if (model !== null) undo.push(() => model.close());
   const ctrl =
     model?.controller ?? openController({ device: o.device, ...(o.sysfsRoot ? { sysfsRoot: o.sysfsRoot } : {}) });
@@ -156,12 +156,10 @@ function build(o: EngineOptions, log: EngineLog, undo: (() => void)[]): Engine {
     features: o.features,
     irq: o.irq,
   });
-  undo.push(() => fn.close());
 
-  const table = fn.msixTablePtr === 0 ? null : new MsixTable(ctrl, fn.msixTablePtr, fn.msixPbaPtr, fn.msixVectors);
-  const intx = fn.intxPin
-    ? new Intx(ctrl, iatu, INTX_REGION, INTX_REGION + 1, INTX_REGION * ctrl.core.windowAlign)
-    : null;
+  const table = fn.msixTablePtr === 0 ? null : new MsixTable(ctrl, fn.msixTablePtr, fn.pbaPtr, fn.vectors);
+  // With an MSI-X capability too: a host booted with pci=nomsi falls back to the pin.
+  const intx = new Intx(ctrl, iatu, INTX_REGION, INTX_REGION + 1, INTX_REGION * ctrl.core.windowAlign);
   const irq = new Interrupts(ctrl.memory, table, intx, INTX_HOLD_TURNS);
   const dp = new DataPath(ctrl, port, channels, fetcher, irq, o.queueSize, LIMITS);
   const service = new Service(ctrl, fn, port, dp, log, { mtu: o.mtu, idleTurns: IDLE_TURNS });

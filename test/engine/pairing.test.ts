@@ -1,0 +1,50 @@
+/** Seeded random chains both ways against the naive pairing: every byte, every used element, strict mode on. */
+import { expect, test } from "bun:test";
+import { type PairOptions, PairRig } from "../support/pair-rig.ts";
+
+const CASES: { name: string; frames: number; options: Partial<PairOptions> }[] = [
+  { name: "mergeable both ways", frames: 14_000, options: {} },
+  { name: "header patched in place", frames: 12_000, options: { patch: true, seed: 2 } },
+  { name: "event index", frames: 6_000, options: { eventIdx: true, seed: 3 } },
+  { name: "indirect tables", frames: 8_000, options: { indirect: true, seed: 4 } },
+  {
+    name: "no mergeable buffers, header of 10 bytes",
+    frames: 6_000,
+    options: { hdrLen: 10, mergeable: false, boardMergeable: false, rxBuffer: [3100, 4000], seed: 5 },
+  },
+  { name: "header of 24 bytes", frames: 4_000, options: { hdrLen: 24, seed: 6 } },
+  { name: "small rings", frames: 5_000, options: { hostQueue: 64, boardQueue: 32, maxFrame: 1500, seed: 7 } },
+  {
+    name: "one channel each way, viewport maps",
+    frames: 5_000,
+    options: { seed: 8, model: { readChannels: 1, writeChannels: 1, dmaMap: "legacy", atu: "viewport" } },
+  },
+  {
+    name: "lost doorbells and stale fetches",
+    frames: 5_000,
+    options: { seed: 9, model: { faults: { lostDoorbell: 0.2 } } },
+  },
+  {
+    name: "64 KiB frames in 1 KiB to 4 KiB buffers",
+    frames: 400,
+    options: { seed: 10, maxFrame: 65550, rxBuffer: [1024, 4096] },
+  },
+  { name: "host memory across the 4 GiB line", frames: 2_000, options: { seed: 11, hostBase: 0xfe00_0000 } },
+];
+
+for (const c of CASES) {
+  test(`${c.name}: ${2 * c.frames} chains`, () => {
+    const rig = new PairRig(c.options);
+    rig.exchange(c.frames);
+    expect(rig.host.received).toBe(c.frames);
+    expect(rig.board.received).toBe(c.frames);
+    expect(rig.dp.toHost.bytes).toBe(rig.host.receivedBytes);
+    expect(rig.dp.toBoard.bytes).toBe(rig.board.receivedBytes);
+    expect(rig.model.violationCount).toBe(0);
+    rig.close();
+  }, 60_000);
+}
+
+test("the cases make more than 10^5 chains", () => {
+  expect(CASES.reduce((n, c) => n + 2 * c.frames, 0)).toBeGreaterThan(100_000);
+});
