@@ -231,6 +231,7 @@ export const rangeOf = (c: SysfsController, name: string): NamedRange | null =>
 
 /** Something that keeps a controller from being used, and the step that helps. */
 export interface Obstacle {
+  readonly kind: "remote" | "driver" | "endpoint" | "range" | "board";
   readonly what: string;
   readonly fix: string;
 }
@@ -240,6 +241,7 @@ export function obstacles(c: SysfsController): Obstacle[] {
   const out: Obstacle[] = [];
   if (c.remote) {
     out.push({
+      kind: "remote",
       what: `${c.name} (${c.pciId}) is the host's end of a board's DMA engine, not an endpoint of this machine`,
       fix: "run epnic on the board that is plugged in there",
     });
@@ -247,22 +249,26 @@ export function obstacles(c: SysfsController): Obstacle[] {
   }
   if (c.driver === null)
     out.push({
+      kind: "driver",
       what: `no kernel driver has powered and clocked ${c.name}`,
       fix: `load the endpoint driver${c.board ? ` for ${c.board.title}` : ""}, then: echo ${c.name} >/sys/bus/platform/drivers/<driver>/bind`,
     });
   else if (!c.epc)
     out.push({
+      kind: "endpoint",
       what: `driver ${c.driver} did not register ${c.name} as an endpoint controller`,
       fix: "use the device-tree overlay that switches the controller to endpoint mode, and a kernel with CONFIG_PCI_ENDPOINT",
     });
   for (const need of ["dbi", "addr_space"])
     if (rangeOf(c, need) === null)
       out.push({
+        kind: "range",
         what: `the device tree of ${c.name} names no range "${need}"`,
         fix: "name it in the configuration or choose a board",
       });
   if (c.board === null)
     out.push({
+      kind: "board",
       what: `${c.compatible[0] ?? c.name} is not in the board table`,
       fix: "choose the most similar board by hand",
     });
