@@ -86,15 +86,17 @@ function unread(known: Known, obstacles: readonly Obstacle[]): Inspected {
   };
 }
 
+/** Register dumps. On a board whose core has viewports only what needs no selection: a run may be using them. */
 async function dumps(ctrl: Controller): Promise<string[]> {
-  const [{ dump }, { DBI_HEADER, DBI_PORT }, { Edma }] = await Promise.all([
+  if (ctrl.isModel || (ctrl.core.atuUnrolled && ctrl.core.dmaMap !== "edma-legacy")) {
+    const { dumpController } = await import("../hw/dumps.ts");
+    return dumpController(ctrl).trimEnd().split("\n");
+  }
+  const [{ dump }, { DBI_HEADER, DBI_PORT }] = await Promise.all([
     import("../hw/reg-table.ts"),
     import("../hw/dbi.regs.ts"),
-    import("../hw/edma.ts"),
   ]);
-  const text = dump(ctrl.dbi, DBI_HEADER) + dump(ctrl.dbi, DBI_PORT);
-  const dma = ctrl.core.dmaMap.startsWith("edma") ? new Edma(ctrl).dump() : "";
-  return (text + dma).trimEnd().split("\n");
+  return (dump(ctrl.dbi, DBI_HEADER) + dump(ctrl.dbi, DBI_PORT)).trimEnd().split("\n");
 }
 
 const asObstacle = (e: unknown): Obstacle => {

@@ -17,8 +17,8 @@ export interface Prerequisite {
   fix: string;
 }
 
-/** hugepage memory that one run with queues of 256 needs at least */
-const DMA_BYTES = 16 << 20;
+/** hugepage memory of a run (hw/open.ts) */
+const DMA_BYTES = 32 << 20;
 const CAP = { NET_ADMIN: 12, SYS_RAWIO: 17, SYS_ADMIN: 21 } as const;
 
 function text(root: string, path: string): string {

@@ -27,7 +27,7 @@ export const about: About = {
   ],
   examples: [
     ["epnic probe", "all controllers, and what is missing"],
-    ["sudo epnic probe a40000000.pcie-ep -vv", "one controller with its registers"],
+    ["epnic probe a40000000.pcie-ep -vv", "one controller with its registers, as root"],
     ["epnic probe model --model-core legacy-intx", "the software controller as another core"],
     ["epnic probe -j | jq '.prerequisites[] | select(.ok | not)'", "for a script: what is missing"],
   ],

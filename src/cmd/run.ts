@@ -103,11 +103,11 @@ export default defineCommand({
     (await import("./_jit.ts")).needJit();
     const { lock } = await import("./_lock.ts");
     const { Notifier } = await import("./_notify.ts");
-    const { openEngine } = await import("../engine/engine.ts");
     const held = lock(args["run-dir"], device);
     const notify = new Notifier();
     const stopping = { stop: false };
     try {
+      const { openEngine } = await import("../engine/engine.ts");
       const engine = openEngine(options, engineLog(out));
       const onSignal = (name: keyof typeof SIGNALS): void => {
         if (stopping.stop) {

@@ -24,7 +24,8 @@ export interface CliOptions {
 function childEnv(extra: Record<string, string> = {}): Record<string, string> {
   const env: Record<string, string> = {};
   for (const [k, v] of Object.entries(process.env)) {
-    if (v === undefined || /^(NO_COLOR|FORCE_COLOR|CI|TEST|DEBUG|JOURNAL_STREAM|NOTIFY_SOCKET|WATCHDOG_.*)$/.test(k)) continue;
+    if (v === undefined || /^(NO_COLOR|FORCE_COLOR|CI|TEST|DEBUG|JOURNAL_STREAM|NOTIFY_SOCKET|WATCHDOG_.*)$/.test(k))
+      continue;
     env[k] = v;
   }
   return { ...env, ...extra };
@@ -32,7 +33,9 @@ function childEnv(extra: Record<string, string> = {}): Record<string, string> {
 
 export function command(args: readonly string[], uid?: number): string[] {
   const drop =
-    uid === undefined ? [] : ["setpriv", `--reuid=${uid}`, `--regid=${uid}`, "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"];
+    uid === undefined
+      ? []
+      : ["setpriv", `--reuid=${uid}`, `--regid=${uid}`, "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"];
   return [...drop, process.execPath, MAIN, ...args];
 }
 
@@ -65,7 +68,8 @@ export function golden(name: string, text: string): void {
     writeFileSync(path, text);
     return;
   }
-  if (!existsSync(path)) throw new Error(`fixtures/${name} is absent: run UPDATE_GOLDENS=1 bun test test/cmd and review it`);
+  if (!existsSync(path))
+    throw new Error(`fixtures/${name} is absent: run UPDATE_GOLDENS=1 bun test test/cmd and review it`);
   expect(text).toBe(readFileSync(path, "utf8"));
 }
 

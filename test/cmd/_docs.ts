@@ -15,7 +15,10 @@ export async function abouts(): Promise<About[]> {
 
 /** Text for roff: backslashes, hyphens that must stay minus signs, and lines that would be requests. */
 const esc = (s: string): string =>
-  s.replaceAll("\\", "\\e").replaceAll("-", "\\-").replace(/^([.'])/gm, "\\&$1");
+  s
+    .replaceAll("\\", "\\e")
+    .replaceAll("-", "\\-")
+    .replace(/^([.'])/gm, "\\&$1");
 const flagRoff = (name: string, def: ArgDef): string => {
   const [head, ...rest] = spelling(name, def).split(/(?<=--[a-z-]+) /);
   return `\\fB${esc(head).replace(", ", "\\fR, \\fB")}\\fR${rest.length > 0 ? ` \\fI${esc(rest.join(" "))}\\fR` : ""}`;

@@ -47,19 +47,27 @@ describe("resolveConfig", () => {
     ["queue_size = 65536", "key 'queue_size' in x.toml is 65536, expected a power of two from 16 to 32768", undefined],
     ["queue_size = 8.5", "key 'queue_size' in x.toml is 8.5, expected a power of two from 16 to 32768", undefined],
     ['irq = "msi"', "key 'irq' in x.toml is \"msi\", expected one of auto, msix, intx", undefined],
-    ['mac = "01:00:5e:00:00:01"', "key 'mac' in x.toml is \"01:00:5e:00:00:01\", expected a unicast MAC address", undefined],
+    [
+      'mac = "01:00:5e:00:00:01"',
+      "key 'mac' in x.toml is \"01:00:5e:00:00:01\", expected a unicast MAC address",
+      undefined,
+    ],
     ['mac = "00:00:00:00:00:00"', "expected a unicast MAC address", undefined],
     ['features = "0x"', "expected default, safe, wide or a feature word", undefined],
     ["cpu = -1", "key 'cpu' in x.toml is -1, expected an integer from 0 to 1023", undefined],
     ["strict = 1", "key 'strict' in x.toml is 1, expected true or false", undefined],
     ["device = 1", "key 'device' in x.toml is 1, expected a device name", undefined],
-    ["[port]\nname = \"much-too-long-for-it\"", "key 'port.name' in x.toml", undefined],
-    ["[port]\nname = \"a/b\"", "key 'port.name' in x.toml", undefined],
-    ["[port]\nkimd = \"tap\"", "unknown key 'port.kimd' in x.toml", "did you mean 'kind'?"],
+    ['[port]\nname = "much-too-long-for-it"', "key 'port.name' in x.toml", undefined],
+    ['[port]\nname = "a/b"', "key 'port.name' in x.toml", undefined],
+    ['[port]\nkimd = "tap"', "unknown key 'port.kimd' in x.toml", "did you mean 'kind'?"],
     ["quue_size = 256", "unknown key 'quue_size' in x.toml", "did you mean 'queue_size'?"],
     ["zzz = 256", "unknown key 'zzz' in x.toml", "the keys there are device, personality"],
     ["port = 1", "key 'port' in x.toml is 1, expected a table", undefined],
-    ["[host]\npath = \"relative\"", "key 'host.path' in x.toml is \"relative\", expected an absolute socket path", undefined],
+    [
+      '[host]\npath = "relative"',
+      "key 'host.path' in x.toml is \"relative\", expected an absolute socket path",
+      undefined,
+    ],
   ])("refuses %j", (toml, message, hint) => {
     const f = fault(() => resolve(toml));
     expect(f.code).toBe("E_CONFIG");
@@ -81,7 +89,9 @@ describe("resolveConfig", () => {
   test("every configuration flag is a flag of run, and the sample file names every key", () => {
     for (const flag of Object.keys(FLAG_KEYS)) expect(Object.keys(about.args)).toContain(flag);
     const sample = Bun.TOML.parse(
-      require("node:fs").readFileSync(join(FIXTURES, "init/epnic.toml"), "utf8").replace(/^#(?=[a-z_]+ = )/gm, ""),
+      require("node:fs")
+        .readFileSync(join(FIXTURES, "init/epnic.toml"), "utf8")
+        .replace(/^#(?=[a-z_]+ = )/gm, ""),
     ) as Record<string, Record<string, unknown>>;
     for (const key of Object.values(FLAG_KEYS)) {
       const [a, b] = key.split(".");

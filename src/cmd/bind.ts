@@ -1,0 +1,96 @@
+/** `epnic bind`: give a controller to epnic, or back. */
+import { type ArgsDef, defineCommand } from "citty";
+import { Fault } from "../hw/fault.ts";
+import { commonArgs, deviceArgs, deviceOf, runDirArgs, sysfsArgs } from "./_args.ts";
+import type { About } from "./_help.ts";
+import type { Out } from "./_out.ts";
+
+const args = {
+  ...deviceArgs,
+  bind: { type: "boolean", alias: "b", description: "give it to epnic (the default)" },
+  unbind: { type: "boolean", alias: "u", description: "give it back: undo everything bind did" },
+  "dry-run": { type: "boolean", alias: "n", description: "print every write and do none" },
+  force: {
+    type: "boolean",
+    alias: "f",
+    description: "take it although another endpoint function is on it; that one is unlinked",
+  },
+  personality: {
+    type: "enum",
+    options: ["auto", "modern", "legacy"],
+    default: "auto",
+    description: "which ids the function has until run sets them",
+  },
+  ...runDirArgs,
+  ...sysfsArgs,
+  ...commonArgs,
+} as const satisfies ArgsDef;
+
+export const about: About = {
+  name: "bind",
+  summary: "give a controller to epnic, or back to the kernel",
+  synopsis: "[FLAGS] DEVICE",
+  description: [
+    "Sets up an endpoint function on the controller through configfs and starts the link, so that the host finds a card; the kernel keeps clocks, PHY and link, and 'epnic run' does the rest. The function is one of the kernel's own drivers, it stays idle.",
+    "What is already as wanted is not written again. The command that undoes it is printed at the end. The model needs no bind.",
+  ],
+  examples: [
+    ["epnic bind --dry-run a40000000.pcie-ep", "what would be written"],
+    ["epnic bind a40000000.pcie-ep", "do it; the host must look for new devices afterwards, or boot"],
+    ["epnic bind --unbind a40000000.pcie-ep", "and back"],
+  ],
+  args,
+  files: [
+    ["/sys/kernel/config/pci_ep", "endpoint functions and controllers of the kernel"],
+    ["/run/epnic/DEVICE.lock", "held while bind or run works on DEVICE"],
+  ],
+};
+
+export default defineCommand({
+  meta: { name: "bind", description: about.summary },
+  args,
+  async run({ args, data }) {
+    const out = data as Out;
+    if (args.bind && args.unbind) throw new Fault("E_USAGE", "--bind and --unbind are both given");
+    const named = deviceOf(args);
+    if (named === "") throw new Fault("E_USAGE", "no device is named", "'epnic probe' lists them");
+    const root = args["sysfs-root"];
+    const { resolveDevice } = await import("./_device.ts");
+    const controller = resolveDevice(named, root);
+    const verb = args.unbind ? "unbind" : "bind";
+    if (controller === null) {
+      if (out.options.json)
+        out.json({ version: 1, device: "model", action: verb, dry_run: args["dry-run"] === true, steps: [], undo: "" });
+      else out.print("model: nothing to do, the software controller needs no bind");
+      return 0;
+    }
+    const device = controller.name;
+    const { planBind, planUnbind, applyPlan, stepText } = await import("../engine/bind.ts");
+    const plan = args.unbind
+      ? planUnbind({ device, sysfsRoot: root })
+      : planBind({ device, sysfsRoot: root, personality: args.personality, force: args.force === true });
+    for (const w of plan.warnings) out.log.warn(w);
+    const dry = args["dry-run"] === true;
+    if (!dry && plan.steps.length > 0) {
+      (await import("./_jit.ts")).needJit();
+      const held = (await import("./_lock.ts")).lock(args["run-dir"], device);
+      try {
+        applyPlan(plan, (step) => out.log.debug(stepText(step)));
+      } finally {
+        held.release();
+      }
+    }
+    const undo = plan.steps.length === 0 ? "" : `epnic bind ${args.unbind ? "" : "--unbind "}${device}`;
+    if (out.options.json) {
+      out.json({ version: 1, device, action: verb, dry_run: dry, steps: plan.steps, undo });
+      return 0;
+    }
+    if (plan.steps.length === 0) out.print(`${device}: already ${args.unbind ? "unbound" : "bound"}, nothing to do`);
+    else {
+      if (dry) for (const s of plan.steps) out.print(stepText(s));
+      else out.print(`${device}: ${verb} done, ${plan.steps.length} writes`);
+      out.print(`undo: ${undo}`);
+    }
+    return 0;
+  },
+});

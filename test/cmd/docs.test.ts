@@ -1,0 +1,96 @@
+/** Man pages, completion, unit and init script agree with the commands as they are. */
+import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { EXIT_STATUS, EXIT_STATUS_TEXT } from "../../src/cmd/_fault.ts";
+import { COMMANDS } from "../../src/main.ts";
+import { FIXTURES, golden, hasCommand } from "./_cli.ts";
+import { abouts, bashCompletion, manPages } from "./_docs.ts";
+
+const pages = await manPages();
+
+describe.each(Object.keys(pages))("%s", (name) => {
+  test("is as the definitions say", () => golden(`man/${name}`, pages[name]));
+  test("has the sections a man page has", () => {
+    const sections = [...pages[name].matchAll(/^\.SH (.*)$/gm)].map((m) => m[1]);
+    for (const s of ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "FILES", "EXAMPLES", "SEE ALSO"]) {
+      expect(sections).toContain(s);
+    }
+  });
+  test.skipIf(!hasCommand("groff"))("formats without a warning, and shows every flag", async () => {
+    const r = Bun.spawnSync(["groff", "-man", "-Tascii", "-ww", "-P-cbou"], { stdin: Buffer.from(pages[name]) });
+    expect(r.stderr.toString()).toBe("");
+    const text = r.stdout.toString();
+    const about = (await abouts()).find((a) => `epnic-${a.name}.8` === name);
+    for (const [flag, def] of Object.entries(about?.args ?? {})) {
+      if (def.type === "positional") continue;
+      expect(text).toContain(def.type === "boolean" && def.default === true ? `--no-${flag}` : `--${flag}`);
+    }
+  });
+});
+if (!hasCommand("groff")) console.log("skipped: formatting man pages needs groff");
+
+test("every exit status is documented", () => {
+  const documented = EXIT_STATUS_TEXT.map(([n]) => n);
+  for (const n of Object.values(EXIT_STATUS)) expect(documented).toContain(n);
+});
+
+describe("bash completion", async () => {
+  const text = await bashCompletion();
+  test("is as the definitions say", () => golden("completion/epnic.bash", text));
+  const complete = (...words: string[]): string[] => {
+    const script = `source ${join(FIXTURES, "completion/epnic.bash")}
+      COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _epnic; printf '%s\\n' "\${COMPREPLY[@]}"`;
+    const r = Bun.spawnSync(["bash", "-c", script, "bash", ...words]);
+    expect(r.stderr.toString()).toBe("");
+    return r.stdout.toString().trim().split("\n");
+  };
+  test.skipIf(!hasCommand("bash"))("completes commands, flags, values and devices", () => {
+    expect(complete("epnic", "")).toEqual(expect.arrayContaining(Object.keys(COMMANDS)));
+    expect(complete("epnic", "st")).toEqual(["stat"]);
+    expect(complete("epnic", "stat", "--int")).toEqual(["--interval"]);
+    expect(complete("epnic", "-j", "stat", "--prom-")).toEqual(["--prom-file"]);
+    expect(complete("epnic", "run", "--irq", "")).toEqual(["auto", "msix", "intx"]);
+    expect(complete("epnic", "run", "mo")).toEqual(["model"]);
+    expect(complete("epnic", "stat", "-d", "mo")).toEqual(["model"]);
+    expect(complete("epnic", "bench", "l")).toEqual(["link", "live"]);
+    expect(complete("epnic", "run", "--mtu", "")).toEqual([""]);
+  });
+});
+
+describe("service files", () => {
+  const unit = readFileSync(join(FIXTURES, "init/epnic.service"), "utf8");
+  const commands = (text: string): string[] =>
+    [...text.matchAll(/(?:^Exec\w+=|\s)\/usr\/bin\/epnic ([a-z]+.*)$/gm)].map((m) => m[1]);
+  test("the unit keeps the JIT alive", () => {
+    expect(unit).toMatch(/^Type=notify$/m);
+    expect(unit).not.toMatch(/^\s*MemoryDenyWriteExecute/m);
+    expect(unit).not.toMatch(/^\s*SystemCallFilter/m);
+  });
+  test.skipIf(!hasCommand("systemd-analyze"))("systemd accepts the unit", () => {
+    const r = Bun.spawnSync(["systemd-analyze", "verify", "--man=no", join(FIXTURES, "init/epnic.service")]);
+    const complaints = r.stderr
+      .toString()
+      .split("\n")
+      .filter((l) => /epnic/.test(l) && !/is not executable/.test(l));
+    expect(complaints).toEqual([]);
+  });
+  test("the init script is a sound POSIX shell script", () => {
+    const r = Bun.spawnSync(["sh", "-n", join(FIXTURES, "init/epnic.busybox")]);
+    expect(r.stderr.toString()).toBe("");
+    expect(r.exitCode).toBe(0);
+  });
+  test.each(["epnic.service", "epnic.busybox"])("%s calls commands and flags that exist", async (file) => {
+    const all = await abouts();
+    const calls = commands(readFileSync(join(FIXTURES, "init", file), "utf8"));
+    expect(calls.length).toBeGreaterThan(0);
+    for (const call of calls) {
+      const [name, ...words] = call.split(/\s+/);
+      const about = all.find((a) => a.name === name);
+      expect(about, call).toBeDefined();
+      for (const w of words.filter((x) => x.startsWith("--"))) {
+        expect(Object.keys(about!.args)).toContain(w.slice(2).split("=")[0]);
+      }
+    }
+  });
+});

@@ -1,0 +1,146 @@
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { jitIsOn } from "../../src/cmd/_jit.ts";
+import {
+  type BenchReport,
+  type BenchRow,
+  compareReports,
+  newReport,
+  readReport,
+  reportTable,
+  reportWarnings,
+} from "../../src/cmd/_report.ts";
+import { reportHtml } from "../../src/cmd/_report_html.ts";
+import { cli, expectFailure, golden } from "./_cli.ts";
+
+const dir = mkdtempSync(join(tmpdir(), "epnic-report-"));
+afterAll(() => rmSync(dir, { recursive: true }));
+
+const row = (name: string, bytes: number, ns: number, more: Partial<BenchRow> = {}): BenchRow => ({
+  case: name,
+  frame_bytes: bytes,
+  batch: 32,
+  frames: 1_000_000,
+  runs: 3,
+  cpu_ns_per_frame: { min: ns * 0.95, median: ns, max: ns * 1.1 },
+  mpps: { min: 900 / ns, median: 1000 / ns, max: 1050 / ns },
+  gbps: { min: (7.2 * bytes) / ns, median: (8 * bytes) / ns, max: (8.4 * bytes) / ns },
+  p50_ns: null,
+  p99_ns: null,
+  p999_ns: null,
+  cpu_share: 0.99,
+  ...more,
+});
+
+const report = (rows: BenchRow[]): BenchReport => ({
+  version: 1,
+  epnic: "0.1.0",
+  commit: "0123abc",
+  started: "2026-11-22T12:00:00.000Z",
+  mode: "cpu",
+  machine: { cpu: "Test CPU", cpus: 2, arch: "x64", kernel: "6.18.0", memory_bytes: 2 ** 30, load1: 0.5 },
+  bun: "1.4.5",
+  jit: true,
+  seed: 1,
+  options: { sizes: [60, 1514], frames: null },
+  rows,
+});
+const SAMPLE = report([
+  row("to_host", 60, 101.5),
+  row("to_host", 1514, 103.25),
+  row("to_board", 60, 95, { p50_ns: 1500, p99_ns: 9000.4, p999_ns: 12345 }),
+  row("to_board", 1514, 96),
+]);
+
+test("a new report knows this machine and is valid", () => {
+  const r = newReport("cpu", 7, { sizes: [60] });
+  expect(r.machine.cpus).toBeGreaterThan(0);
+  expect(r.jit).toBe(true);
+  const path = join(dir, "new.json");
+  writeFileSync(path, JSON.stringify(r));
+  expect(readReport(path)).toEqual(r);
+});
+
+test("table", () => golden("cli/bench.txt", `${reportTable(SAMPLE)}\n`));
+
+test("warnings: shared CPU, no JIT", () => {
+  expect(reportWarnings(SAMPLE)).toEqual([]);
+  const r = report([row("a", 60, 1, { cpu_share: 0.5 }), row("a", 61, 1)]);
+  expect(reportWarnings(r)[0]).toContain("shared in 1 of 2 rows (as little as 50 %");
+  expect(reportWarnings({ ...SAMPLE, jit: false })[0]).toContain("JIT is off");
+});
+
+describe("the page", () => {
+  test("is self-contained, well-formed and carries the report", () => {
+    const html = reportHtml(report([...SAMPLE.rows, row('<script>"x"&', 60, 5)]));
+    expect(html).not.toMatch(/(src|href)=/);
+    expect(html).not.toContain("<script>");
+    expect(html).not.toContain("NaN");
+    expect(html.match(/<polyline /g)).toHaveLength(6);
+    const embedded = /<script type="application\/json" id="report">(.*)<\/script>/.exec(html);
+    expect(JSON.parse(embedded![1]).rows).toHaveLength(5);
+    const open: string[] = [];
+    for (const [, close, tag, self] of html.matchAll(/<(\/?)([a-z0-9]+)(?:\s[^>]*?)?(\/?)>/g)) {
+      if (self || tag === "meta") continue;
+      if (close) expect(open.pop()).toBe(tag);
+      else open.push(tag);
+    }
+    expect(open).toEqual([]);
+  });
+  test("one size, and none at all", () => {
+    expect(reportHtml(report([row("a", 60, 1)]))).not.toContain("NaN");
+    expect(reportHtml(report([]))).toContain("no rows");
+  });
+});
+
+describe("--compare", () => {
+  const a = join(dir, "a.json");
+  const b = join(dir, "b.json");
+  writeFileSync(a, JSON.stringify(SAMPLE));
+  writeFileSync(b, JSON.stringify(report([row("to_host", 60, 150), row("to_host", 1514, 104), row("new", 60, 1)])));
+  test("rows of the same case and size, with what is beyond noise", () => {
+    const rows = compareReports(readReport(a), readReport(b));
+    expect(rows.map((r) => [r.case, r.frame_bytes, r.significant])).toEqual([
+      ["to_host", 60, true],
+      ["to_host", 1514, false],
+    ]);
+    expect(rows[0].ratio).toBeCloseTo(1.478, 3);
+  });
+  test("as a command", async () => {
+    const r = await cli(["bench", "--compare", a, b]);
+    expect(r).toMatchObject({ status: 0, stderr: "" });
+    golden("cli/bench-compare.txt", r.stdout);
+    expect(JSON.parse((await cli(["-j", "bench", "--compare", a, b])).stdout).rows).toHaveLength(2);
+  });
+  test("what is no report", async () => {
+    const bad = join(dir, "bad.json");
+    expectFailure(await cli(["bench", "--compare", a]), 2, "--compare needs two reports, one is given");
+    expectFailure(await cli(["bench", "--compare", a, join(dir, "none")]), 2, "none cannot be read: ENOENT");
+    writeFileSync(bad, "{");
+    expectFailure(await cli(["bench", "--compare", a, bad]), 2, "bad.json cannot be read");
+    writeFileSync(bad, JSON.stringify({ ...SAMPLE, rows: [{ ...SAMPLE.rows[0], runs: "3" }] }));
+    expectFailure(await cli(["bench", "--compare", a, bad]), 2, "key 'rows.0.runs' is \"3\", expected number");
+    writeFileSync(bad, JSON.stringify(report([row("x", 1, 1)])));
+    expectFailure(await cli(["bench", "--compare", a, bad]), 2, "no row of the same case and size");
+  });
+});
+
+describe("bench arguments", () => {
+  test.each([
+    [["bench"], "nothing to measure is named"],
+    [["bench", "cup"], "did you mean 'cpu'?"],
+    [["bench", "cpu", "x"], "unexpected argument 'x'"],
+    [["bench", "cpu", "-s", "60,x"], "--sizes is 'x', expected an integer from 60 to 65535"],
+    [["bench", "cpu", "-s", "60", "-a"], "--all and --sizes are both given"],
+    [["bench", "cpu", "-t", "0"], "--time is '0', expected seconds"],
+    [["bench", "cpu", "-r", "0"], "--runs is '0', expected an integer from 1"],
+  ])("%p", async (args, message) => expectFailure(await cli(args), 2, message));
+});
+
+test("the JIT's state is read from the mappings", () => {
+  expect(jitIsOn()).toBe(true);
+  expect(jitIsOn("7fe33da7c000-7fe37da7c000 rwxp 00000000 00:00 0\n")).toBe(true);
+  expect(jitIsOn("00400000-00452000 r-xp 00000000 08:02 173521 /usr/bin/rwxp\n7ff-800 rw-p 0 0\n")).toBe(false);
+});
