@@ -17,9 +17,11 @@ import {
   F_HOST_TSO6,
   F_INDIRECT_DESC,
   F_MRG_RXBUF,
+  NO_VECTOR,
 } from "../hw/virtio.layout.ts";
 import { describe, R_DMA_ABORT } from "./codes.ts";
 import type { DataPath } from "./datapath.ts";
+import { hex64 } from "./function/capture.ts";
 import { FN_DOWN, FN_NONE, FN_REFUSED, FN_UP, type HostFunction } from "./function/function.ts";
 import type { EngineLog } from "./log.ts";
 
@@ -156,7 +158,7 @@ export class Service {
     this.framesAtUp = dp.toHost.frames + dp.toBoard.frames;
     port.setLink(true);
     this.log.info(
-      `host driver is up: ${fn.personality}, ${fn.msix ? "MSI-X" : "INTx"}, features ${featureText(fn)}, header ${fn.hdrLen}, queues ${rx.size}/${tx.size}`,
+      `host driver is up: ${fn.personality}, ${fn.msix ? "MSI-X" : "INTx"}, features ${featureText(fn)}, header ${fn.hdrLen}, ${queueText(fn)}`,
     );
   }
 
@@ -228,4 +230,15 @@ export function featureText(fn: HostFunction): string {
     if (((i < 32 ? fn.featuresLo >>> i : fn.featuresHi >>> (i - 32)) & 1) === 1) bits.push(i);
   }
   return bits.join(",");
+}
+
+/** Both queues as captured, in the words of the model's own account of the host (vfio-user-truth.ts). */
+function queueText(fn: HostFunction): string {
+  return ["rx", "tx"]
+    .map((name, i) => {
+      const q = fn.queues[i]!;
+      const vector = q.vector === NO_VECTOR ? "none" : q.vector;
+      return `${name} ${q.size} desc ${hex64(q.descLo, q.descHi)} avail ${hex64(q.availLo, q.availHi)} used ${hex64(q.usedLo, q.usedHi)} vector ${vector}`;
+    })
+    .join(", ");
 }

@@ -106,7 +106,7 @@ export class VfioUserHost implements HostSide {
     const prefix = options.path.match(/^(held|plain):/);
     this.mode = (prefix?.[1] as VfioUserMode | undefined) ?? options.mode ?? "held";
     this.#log = options.log ?? ((level, text) => console.error(`vfio-user ${level}: ${text}`));
-    this.memory = new AddressSpace("host", { strict: options.strict ?? false });
+    this.memory = new AddressSpace("host");
     this.guest = new GuestMemory(this.memory);
     this.irq = new VfioUserIrq((off, value) => this.#function?.tableWrite(off, value));
     this.#socket = new VfioUserSocket(prefix ? options.path.slice(prefix[0].length) : options.path);
