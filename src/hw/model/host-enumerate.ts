@@ -5,8 +5,10 @@
 import {
   CAP_ID_MSIX,
   CAP_ID_VENDOR,
+  COMMAND_INTX_DISABLE,
   COMMAND_MASTER,
   COMMAND_MEMORY,
+  MSIX_CTL_ENABLE,
   PCI_BAR0,
   PCI_CAP_POINTER,
   PCI_COMMAND,
@@ -83,6 +85,7 @@ export function* enumerate(a: HostAccess, window: number): Steps<HostFunction | 
   const interruptPin = yield* a.cfgRead(PCI_INTERRUPT_PIN, 1);
   const bars = yield* sizeBars(a, window);
   const caps = yield* readCaps(a);
+  yield* silence(a, caps);
   return {
     vendor: id & 0xffff,
     device: id >>> 16,
@@ -94,6 +97,16 @@ export function* enumerate(a: HostAccess, window: number): Steps<HostFunction | 
     bars,
     caps,
   };
+}
+
+/** pci_msix_init: an earlier kernel may have left MSI-X on; a legacy driver would then look for the MAC 4 bytes off. */
+function* silence(a: HostAccess, caps: HostCaps): Steps {
+  if (caps.msix === null) return;
+  const control = yield* a.cfgRead(caps.msix.cap + 2, 2);
+  if ((control & MSIX_CTL_ENABLE) === 0) return;
+  yield* a.cfgWrite(caps.msix.cap + 2, 2, control & ~MSIX_CTL_ENABLE);
+  const command = yield* a.cfgRead(PCI_COMMAND, 2);
+  yield* a.cfgWrite(PCI_COMMAND, 2, command & ~COMMAND_INTX_DISABLE);
 }
 
 /** PCI 3.0 6.2.5.1: decoding off, all ones out, mask back, then the assigned address. I/O BARs are skipped. */

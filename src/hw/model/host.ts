@@ -290,6 +290,8 @@ export class BuiltInHost implements HostSide {
   *#remove(): Steps {
     const driver = this.driver!;
     this.end.setLink(false);
+    // seen on the wire: a legacy removal reads the status once before the reset
+    if (!driver.modern) yield* driver.readStatus();
     const rc = yield* driver.reset();
     if (rc !== 0) {
       this.#failed(rc, driver.why);
