@@ -1,6 +1,7 @@
 /**
- * DmaMemory over one piece of memory that is contiguous both for the CPU and on the bus: regions are cut from its
- * front and never given back. Where the piece comes from is the owner's business (dma-hugepage.ts).
+ * DmaMemory over pieces of memory, each contiguous both for the CPU and on the bus: regions are cut from the front of
+ * the piece that they fit best, and never given back. Where the pieces come from is the owner's business
+ * (dma-hugepage.ts).
  */
 import type { DmaMemory, DmaRegion } from "./dma-memory.ts";
 import { Fault } from "./fault.ts";
@@ -9,24 +10,30 @@ import { view } from "./mem.ts";
 /** least alignment of a region: a cache line, so that two agents never share one */
 const LINE = 64;
 
+/** CPU address, bus address and size of one contiguous piece, all multiples of 64 */
+export interface Chunk {
+  readonly ptr: number;
+  readonly bus: number;
+  readonly size: number;
+}
+
 export class ChunkMemory implements DmaMemory {
   readonly regions: DmaRegion[] = [];
-  private readonly ptr: number;
-  private readonly bus: number;
-  private readonly size: number;
+  private readonly chunks: readonly Chunk[];
+  /** per chunk, offset of the first byte that is not handed out */
+  private readonly used: number[];
   private readonly hint: string;
-  private next = 0;
 
-  /** @param hint the command that makes a larger piece possible, for the Fault */
-  constructor(ptr: number, bus: number, size: number, hint: string) {
-    this.ptr = ptr;
-    this.bus = bus;
-    this.size = size;
+  /** @param hint the command that makes larger pieces possible, for the Fault */
+  constructor(chunks: readonly Chunk[], hint: string) {
+    this.chunks = chunks;
+    this.used = chunks.map(() => 0);
     this.hint = hint;
   }
 
+  /** The largest region that could still be allocated, in bytes (alignment 64). */
   get free(): number {
-    return this.size - this.next;
+    return this.chunks.reduce((most, c, i) => Math.max(most, c.size - this.used[i]!), 0);
   }
 
   alloc(name: string, size: number, align: number): DmaRegion {
@@ -35,28 +42,44 @@ export class ChunkMemory implements DmaMemory {
     if (!Number.isInteger(Math.log2(align)))
       throw new Fault("E_USAGE", `alignment ${align} of ${name} is no power of two`);
     const unit = Math.max(align, LINE);
-    // aligned on the bus: that is what BAR targets and the engine look at
-    const off = Math.ceil((this.bus + this.next) / unit) * unit - this.bus;
-    if (off + size > this.size)
+    let best = -1;
+    let at = 0;
+    let left = Number.POSITIVE_INFINITY;
+    let most = 0;
+    this.chunks.forEach((c, i) => {
+      // aligned on the bus: that is what BAR targets and the engine look at
+      const off = Math.ceil((c.bus + this.used[i]!) / unit) * unit - c.bus;
+      const after = c.size - off - size;
+      most = Math.max(most, c.size - off);
+      if (after >= 0 && after < left) {
+        best = i;
+        at = off;
+        left = after;
+      }
+    });
+    if (best < 0) {
+      const total = this.chunks.reduce((n, c) => n + c.size, 0);
+      const pieces = this.chunks.length === 1 ? "" : ` in ${this.chunks.length} pieces`;
       throw new Fault(
         "E_MISSING",
-        `DMA memory for ${name}: ${size} bytes aligned to ${unit} were asked, ${Math.max(0, this.size - off)} of ${this.size} are left`,
+        `DMA memory for ${name}: ${size} bytes aligned to ${unit} were asked, ${most} of ${total}${pieces} are left`,
         this.hint,
       );
-    this.next = off + size;
+    }
+    const c = this.chunks[best]!;
+    this.used[best] = Math.ceil((at + size) / LINE) * LINE;
     // whole words in every view, so the length is rounded up inside the cache line the region owns
-    const buffer = view(this.ptr + off, Math.ceil(size / 4) * 4);
+    const buffer = view(c.ptr + at, Math.ceil(size / 4) * 4);
     const region: DmaRegion = {
       name,
-      ptr: this.ptr + off,
-      bus: this.bus + off,
+      ptr: c.ptr + at,
+      bus: c.bus + at,
       size,
       u8: new Uint8Array(buffer, 0, size),
       u16: new Uint16Array(buffer, 0, size >>> 1),
       u32: new Uint32Array(buffer, 0, size >>> 2),
       i32: new Int32Array(buffer, 0, size >>> 2),
     };
-    this.next = Math.ceil(this.next / LINE) * LINE;
     this.regions.push(region);
     return region;
   }

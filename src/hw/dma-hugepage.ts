@@ -1,12 +1,12 @@
 /**
- * DMA memory from hugepages: locked, physically contiguous, bus addresses read from /proc/self/pagemap. For controllers
- * that see physical addresses (no IOMMU, or pass-through) and are coherent with the CPU's caches.
+ * DMA memory from hugepages: locked, bus addresses read from /proc/self/pagemap. For controllers that see physical
+ * addresses (no IOMMU, or pass-through) and are coherent with the CPU's caches.
  *
- * Pages come from a hugetlb memfd; the kernel gives them in any order, so more are taken than needed if that must be,
- * a run of neighbours is picked, mapped in physical order, and the rest is given back.
+ * Pages come from a hugetlb memfd; the kernel gives them in any order, so more are taken than needed, the longest runs
+ * of physical neighbours are kept and mapped in physical order, and the rest is given back.
  */
 import { closeSync, openSync, readFileSync, readSync } from "node:fs";
-import { ChunkMemory } from "./dma-chunk.ts";
+import { type Chunk, ChunkMemory } from "./dma-chunk.ts";
 import { Fault } from "./fault.ts";
 import {
   check,
@@ -82,41 +82,55 @@ export function physicalPages(ptr: number, count: number, pageSize: number): num
 }
 
 /**
- * Indices of `want` pages that are neighbours in physical memory, in physical order; empty when there are none.
+ * Runs of physical neighbours among pages, each as page indices in physical order, the longest first.
  * Exported for its test.
  */
-export function contiguousRun(addresses: readonly number[], pageSize: number, want: number): number[] {
+export function contiguousRuns(addresses: readonly number[], pageSize: number): number[][] {
   const order = addresses.map((_, i) => i).sort((a, b) => addresses[a]! - addresses[b]!);
-  let run: number[] = [];
+  const runs: number[][] = [];
+  let last = Number.NaN;
   for (const i of order) {
-    const last = run[run.length - 1];
-    if (last !== undefined && addresses[i]! - addresses[last]! !== pageSize) run = [];
-    run.push(i);
-    if (run.length === want) return run;
+    if (addresses[i]! - last !== pageSize) runs.push([]);
+    runs[runs.length - 1]!.push(i);
+    last = addresses[i]!;
   }
-  return [];
+  return runs.sort((a, b) => b.length - a.length);
+}
+
+/** The longest runs, cut so that they have `want` pages together. */
+function pick(runs: readonly number[][], want: number): number[][] {
+  const out: number[][] = [];
+  let left = want;
+  for (const run of runs) {
+    if (left === 0) break;
+    out.push(run.slice(0, left));
+    left -= out[out.length - 1]!.length;
+  }
+  return out;
 }
 
 export class HugepageMemory extends ChunkMemory {
-  readonly pageSize: number;
+  /** contiguous pieces, 1 when the kernel had enough neighbours */
+  readonly pieces: number;
   private readonly at: { ptr: number; size: number };
   private closed = false;
 
-  private constructor(ptr: number, bus: number, size: number, pageSize: number) {
-    super(ptr, bus, size, `${reserve(pageSize, Math.ceil(size / pageSize))}, and ask for more DMA memory`);
+  private constructor(chunks: readonly Chunk[], ptr: number, size: number, pageSize: number) {
+    super(chunks, `${reserve(pageSize, Math.ceil(size / pageSize))}, at boot (hugepages=N) for larger pieces`);
     this.at = { ptr, size };
-    this.pageSize = pageSize;
+    this.pieces = chunks.length;
   }
 
   /**
+   * One piece if there are enough neighbours, else the fewest pieces; a region never crosses a piece.
    * @param bytes rounded up to whole pages
    * @param pageSize HUGE_2M or HUGE_1G
-   * @throws Fault E_MISSING too few hugepages or none that are neighbours, E_PERM, E_SYS
+   * @throws Fault E_MISSING too few hugepages, E_PERM, E_SYS
    */
   static open(bytes: number, pageSize: number = HUGE_2M): HugepageMemory {
     const need = Math.ceil(bytes / pageSize);
     const { free } = hugepages(pageSize);
-    if (need < 1) throw new Fault("E_USAGE", `${bytes} bytes of DMA memory were asked`);
+    if (!(need >= 1)) throw new Fault("E_USAGE", `${bytes} bytes of DMA memory were asked`);
     if (free < need)
       throw new Fault(
         "E_MISSING",
@@ -128,55 +142,49 @@ export class HugepageMemory extends ChunkMemory {
       "memfd_create of hugepages",
     );
     try {
-      // twice the need is mostly enough for a run of neighbours; the last try takes every free page
-      for (let take = need; ; take = Math.min(take * 2, free)) {
-        const m = HugepageMemory.collect(fd, take, need, pageSize);
-        if (m !== null) return m;
-        if (take >= free) break;
-      }
+      return HugepageMemory.collect(fd, Math.min(free, need * 4), need, pageSize);
     } finally {
       libc.close(fd);
     }
-    throw new Fault(
-      "E_MISSING",
-      `no ${need} neighbours among ${free} free hugepages of ${pageSize / 2 ** 20} MiB: memory is fragmented`,
-      "reserve hugepages at boot (hugepages=N), or use one page of 1 GiB (hugepagesz=1G hugepages=1)",
-    );
   }
 
-  private static collect(fd: number, take: number, need: number, pageSize: number): HugepageMemory | null {
+  /** Take `take` pages, keep the `need` that make the fewest pieces, give the rest back. */
+  private static collect(fd: number, take: number, need: number, pageSize: number): HugepageMemory {
     check(libc.ftruncate(fd, take * pageSize), `ftruncate to ${take} hugepages`);
     const flags = MAP_SHARED | MAP_POPULATE;
     const all = mmap(`${take} hugepages`, take * pageSize, PROT_READ | PROT_WRITE, flags, fd);
-    let kept = false;
+    const size = need * pageSize;
+    let ptr = 0;
     try {
-      const run = contiguousRun(physicalPages(all, take, pageSize), pageSize, need);
-      if (run.length === 0) return null;
-      // a hugetlb mapping of that length reserves aligned addresses, its pages are then replaced one by one
-      const ptr = mmap("DMA memory", need * pageSize, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
-      run.forEach((page, i) => {
-        const at = libc.mmap(
-          ptr + i * pageSize,
-          pageSize,
-          PROT_READ | PROT_WRITE,
-          flags | MAP_FIXED,
-          fd,
-          page * pageSize,
-        );
-        if (mapFailed(at)) throw new Fault("E_SYS", `mmap of hugepage ${i} of ${need}: ${errnoName(errno())}`);
+      const addresses = physicalPages(all, take, pageSize);
+      const runs = pick(contiguousRuns(addresses, pageSize), need);
+      const pages = runs.flat();
+      // finds a place of that length; its pages are then replaced one by one, in physical order
+      ptr = mmap("DMA memory", size, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+      pages.forEach((page, i) => {
+        const at = ptr + i * pageSize;
+        const rc = libc.mmap(at, pageSize, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, page * pageSize);
+        if (mapFailed(rc)) throw new Fault("E_SYS", `mmap of hugepage ${i} of ${need}: ${errnoName(errno())}`);
       });
+      const keep = new Set(pages);
       for (let i = 0; i < take; i++)
-        if (!run.includes(i)) check(libc.madvise(all + i * pageSize, pageSize, MADV_REMOVE), "giving a hugepage back");
-      const frames = physicalPages(ptr, need, pageSize);
-      if (contiguousRun(frames, pageSize, need).some((page, i) => page !== i))
-        throw new Fault("E_SYS", "hugepages moved while they were mapped");
-      check(libc.mlock(ptr, need * pageSize), "mlock of DMA memory", "raise the limit: ulimit -l unlimited");
-      kept = true;
-      return new HugepageMemory(ptr, frames[0]!, need * pageSize, pageSize);
+        if (!keep.has(i)) check(libc.madvise(all + i * pageSize, pageSize, MADV_REMOVE), "giving a hugepage back");
+      check(libc.mlock(ptr, size), "mlock of DMA memory", "raise the limit: ulimit -l unlimited");
+      const now = physicalPages(ptr, need, pageSize);
+      if (now.some((a, i) => a !== addresses[pages[i]!]))
+        throw new Fault("E_SYS", "hugepages moved while being mapped");
+      let first = 0;
+      const chunks = runs.map((run) => {
+        const chunk = { ptr: ptr + first * pageSize, bus: now[first]!, size: run.length * pageSize };
+        first += run.length;
+        return chunk;
+      });
+      const memory = new HugepageMemory(chunks, ptr, size, pageSize);
+      ptr = 0;
+      return memory;
     } finally {
       unmap(all, take * pageSize);
-      // pages of a failed try would be counted twice by the next one
-      if (!kept) libc.ftruncate(fd, 0);
+      if (ptr !== 0) unmap(ptr, size);
     }
   }
 
