@@ -80,6 +80,8 @@ export class ChannelModel {
   halted = false;
   /** elements executed by this channel */
   elements = 0;
+  /** with time: data is under way, so the old cycle bit of a slot read ahead does not stop the channel yet */
+  deferStop = false;
   #latched = false;
   #pending = 0;
   #signalled = false;
@@ -191,6 +193,7 @@ export class ChannelModel {
         this.#signalled = false;
         this.#once = false;
         edma.running |= this.bit;
+        edma.timed?.kick(this);
         return;
       case WEDGED:
         stats.deadDoorbells++;
@@ -201,7 +204,11 @@ export class ChannelModel {
           this.state = WEDGED;
           this.cs = CS_RUNNING;
           edma.running &= ~this.bit;
-        } else if (this.state !== STALE) this.#latched = true;
+          edma.timed?.drop(this);
+        } else if (this.state !== STALE) {
+          this.#latched = true;
+          edma.timed?.kick(this);
+        }
     }
   }
 
@@ -213,6 +220,7 @@ export class ChannelModel {
     this.#latched = false;
     this.#pending = 0;
     this.#edma.running &= ~this.bit;
+    this.#edma.timed?.drop(this);
   }
 
   /** What time alone changes: the windows of the previous turn close. */
@@ -274,11 +282,10 @@ export class ChannelModel {
     this.#signalled = ask !== 0;
   }
 
-  /** Signal an element's done bit at once; timed-dma.ts, where the next slot was fetched long ago. */
-  signal(control: number): void {
-    if ((control & (CTL_LIE | CTL_RIE)) === 0) return;
-    this.#pending = control & (CTL_LIE | CTL_RIE);
-    this.#done();
+  /** The same with time: the next slot was read before, so it is signalled at once. */
+  finish(control: number): void {
+    this.executed(control);
+    if (this.#pending !== 0) this.#done();
   }
 
   /** Halt with an abort. @param cause a CAUSE_* bit, or -1 for a linked-list fetch error */
@@ -299,7 +306,8 @@ export class ChannelModel {
       this.#latched = false;
       return FOLLOWED;
     }
-    if (edma.random.chance(edma.faults.lostDoorbell)) {
+    if (this.deferStop) return RESTS;
+    if (edma.timed !== null || edma.random.chance(edma.faults.lostDoorbell)) {
       this.state = STALE;
       return RESTS;
     }

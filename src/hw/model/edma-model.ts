@@ -27,6 +27,7 @@ import { copy, ld8, ptrOf, st8 } from "../mem.ts";
 import { ChannelModel, FETCHED, HELD, RUN } from "./channel-model.ts";
 import type { Link } from "./link.ts";
 import type { Random } from "./random.ts";
+import type { TimedDma } from "./timed-dma.ts";
 
 /** Misbehaviour of silicon that can be switched on. Probabilities 0..1, drawn from the model's seed. */
 export interface DmaFaults {
@@ -36,7 +37,7 @@ export interface DmaFaults {
   holdFetched: number;
   /** legacy eDMA: a doorbell to a channel that is not wholly idle wedges it until the engine is disabled */
   notIdleDoorbell: boolean;
-  /** R-Car Gen4: read elements longer than 128 bytes are spoiled while Max_Read_Request_Size is above 128 */
+  /** R-Car Gen4: read elements of 256 bytes and more are spoiled while Max_Read_Request_Size is above 128 */
   rcarReadRequest: boolean;
 }
 
@@ -58,6 +59,8 @@ export class EdmaModel {
   /** channels that are not at rest: write n is bit n, read n bit 8 + n */
   running = 0;
   contextWritesWhileBusy = 0;
+  /** simulated time, or null: then turn() does the work */
+  timed: TimedDma | null = null;
   /** next read element of a channel fails with this cause (CAUSE_TIMEOUT, CAUSE_POISONED ...); tests set it */
   injectCause = 0;
   injectChannel = 0;
@@ -311,7 +314,8 @@ export class EdmaModel {
     const data = this.#regs[((ch.isWrite ? EDMA.WR_IMWR_DATA_01 : EDMA.RD_IMWR_DATA_01) >> 2) + (ch.index >> 1)]!;
     this.#message[0] = ch.index & 1 ? data >>> 16 : data & 0xffff;
     this.link.stats.imwrWrites++;
-    this.link.write(addr, this.#messagePtr, 4, ch);
+    if (this.timed !== null) this.timed.message(ch, addr, this.#messagePtr);
+    else this.link.write(addr, this.#messagePtr, 4, ch);
   }
 
   // --- work without simulated time ---
@@ -380,23 +384,34 @@ export class EdmaModel {
       stats.tlpWrites += ((darLo & ((1 << shift) - 1)) + size + (1 << shift) - 1) >>> shift;
       return link.dmaWrite(src, dst, size, ch);
     }
-    if (this.injectCause !== 0 && this.injectChannel === ch.index) {
-      const cause = this.injectCause;
-      this.injectCause = 0;
-      return cause;
+    if (this.injectCause !== 0) {
+      const cause = this.takeInjected(ch);
+      if (cause !== 0) return cause;
     }
     const shift = link.config.mrrsShift;
     stats.bytesToBoard += size;
     stats.tlpReads += ((sarLo & ((1 << shift) - 1)) + size + (1 << shift) - 1) >>> shift;
     const cause = link.dmaRead(src, dst, size, ch);
-    if (cause === 0 && this.faults.rcarReadRequest && size > 128 && shift > 7) this.#spoil(dst + 128);
+    if (cause === 0 && this.faults.rcarReadRequest && shift > 7) this.spoil(dst, size);
     return cause;
   }
 
-  #spoil(addr: number): void {
-    const ptr = this.link.board.resolve(addr, 1, true);
-    if (ptr === 0) return;
-    st8(ptr, ld8(ptr) ^ 0xff);
+  /** The injected error for this channel's read, once. */
+  takeInjected(ch: ChannelModel): number {
+    if (this.injectCause === 0 || this.injectChannel !== ch.index) return 0;
+    const cause = this.injectCause;
+    this.injectCause = 0;
+    return cause;
+  }
+
+  /** R-Car Gen4: the last 32 bytes of every 256-byte block that was read arrive wrong (prior-art.md). */
+  spoil(dst: number, size: number): void {
+    if (size < 256) return;
+    for (let block = 224; block + 32 <= size; block += 256)
+      for (let i = 0; i < 32; i++) {
+        const ptr = this.link.board.resolve(dst + block + i, 1, true);
+        if (ptr !== 0) st8(ptr, ld8(ptr) ^ 0xff);
+      }
     this.link.stats.readsSpoiled++;
   }
 }

@@ -20,6 +20,8 @@ import { ModelMmio, type WordSpace } from "./model-mmio.ts";
 import { type ModelOptions, modelOptions } from "./model-options.ts";
 import { Random } from "./random.ts";
 import { ModelStats, ViolationLog } from "./stats.ts";
+import { TimedDma } from "./timed-dma.ts";
+import { checkTiming } from "./timing.ts";
 import { WINDOW_BUS, WindowMmio } from "./window-mmio.ts";
 
 /** What is stepped with the model, once a turn: the built-in host. */
@@ -45,7 +47,10 @@ export class EndpointModel implements HostBus {
   readonly faults: DmaFaults;
   readonly #violations = new ViolationLog();
   readonly #steppers: Stepper[] = [];
-  readonly #window: WindowMmio;
+  /** the CPU's outbound window; bulk() copies through it */
+  readonly window: WindowMmio;
+  /** simulated time, null in live mode */
+  readonly timed: TimedDma | null;
   #controller: Controller | null = null;
   // CPU pointer of offset 0 per BAR when one stretch of memory is behind all of it; valid while #cacheKey holds
   readonly #barPtr = [0, 0, 0, 0, 0, 0];
@@ -79,7 +84,13 @@ export class EndpointModel implements HostBus {
     };
     const { words } = this.memory;
     this.edma = new EdmaModel(shape, this.link, this.random, this.faults, words, this.memory.bus);
-    this.#window = new WindowMmio(this.link, o.windowSize);
+    this.window = new WindowMmio(this.link, o.windowSize);
+    if (o.timing !== null) {
+      checkTiming(o.timing);
+      this.timed = new TimedDma(this.edma, this.clock, o.timing, this.window);
+      this.edma.timed = this.timed;
+      this.window.timed = this.timed;
+    } else this.timed = null;
   }
 
   /** Plug the endpoint into a host. */
@@ -105,8 +116,11 @@ export class EndpointModel implements HostBus {
   turn(): void {
     for (let i = 0; i < this.#steppers.length; i++) this.#steppers[i]!.turn();
     if (this.config.flrAsked) this.#functionReset();
-    this.clock.now += this.options.turnNs;
-    this.edma.turn();
+    if (this.timed !== null) this.timed.runTo(this.clock.now + this.options.turnNs);
+    else {
+      this.clock.now += this.options.turnNs;
+      this.edma.turn();
+    }
   }
 
   /** Hot reset from the host: non-sticky config fields are lost, running DMA finds no bus master. */
@@ -177,7 +191,7 @@ export class EndpointModel implements HostBus {
       dbi2: new ModelMmio(dbi2, DBI_SIZE),
       atu: o.atu === "unroll" ? new ModelMmio(atu, ATU_WORDS_SIZE) : null,
       dma: new ModelMmio(dma, edma.size),
-      window: this.#window,
+      window: this.window,
       windowBus: WINDOW_BUS,
       memory: this.memory,
       core,

@@ -7,6 +7,7 @@ import { ptrOf } from "../mem.ts";
 import type { Mmio } from "../mmio.ts";
 import { MATCH_MEM, MATCH_MSG } from "./iatu-model.ts";
 import type { Link } from "./link.ts";
+import type { TimedDma } from "./timed-dma.ts";
 
 /** bus address of window offset 0; above 4 GiB on purpose, so that nobody gets away with 32 bits */
 export const WINDOW_BUS = 0x10_0000_0000;
@@ -15,6 +16,8 @@ const ROUTE_LOCAL = 4;
 
 export class WindowMmio implements Mmio {
   readonly size: number;
+  /** simulated time, or null */
+  timed: TimedDma | null = null;
   readonly #link: Link;
   readonly #word = new Uint32Array(2);
   readonly #ptr = ptrOf(this.#word);
@@ -55,8 +58,12 @@ export class WindowMmio implements Mmio {
       stats.outboundMisses++;
       return -1;
     }
-    if (this.#link.fetch(iatu.address, this.#ptr, size, this) !== 0) return -1;
-    return this.#word[0]!;
+    const timed = this.timed;
+    const cause =
+      timed !== null
+        ? timed.cpuRead(iatu.address, this.#ptr, size)
+        : this.#link.fetch(iatu.address, this.#ptr, size, this);
+    return cause !== 0 ? -1 : this.#word[0]!;
   }
 
   #store(off: number, size: number, value: number): void {
@@ -65,7 +72,8 @@ export class WindowMmio implements Mmio {
     const kind = off < 0 || off + size > this.size ? 0 : iatu.matchOutbound(WINDOW_BUS + off);
     if (kind === MATCH_MEM && iatu.run >= size) {
       this.#word[0] = value;
-      this.#link.post(iatu.address, this.#ptr, size, this);
+      if (this.timed !== null) this.timed.cpuWrite(iatu.address, this.#ptr, size);
+      else this.#link.post(iatu.address, this.#ptr, size, this);
     } else if (kind === MATCH_MSG) this.#message(iatu.code, iatu.routing);
     else stats.outboundMisses++;
   }
@@ -79,6 +87,37 @@ export class WindowMmio implements Mmio {
     }
     if (code === MSG_ASSERT_INTA && config.intxDisabled) stats.intxWhileDisabled++;
     stats.intxMessages++;
-    host?.intx(code === MSG_ASSERT_INTA);
+    if (this.timed !== null) this.timed.cpuIntx(code === MSG_ASSERT_INTA);
+    else host?.intx(code === MSG_ASSERT_INTA);
+  }
+
+  /**
+   * A memcpy by the board's CPU to (`toHost`) or from the window at `off`, in the pieces its bus makes of it. For
+   * benches of designs that copy by CPU. @returns bytes copied, fewer when the window or the host refused
+   */
+  bulk(off: number, ptr: number, len: number, toHost: boolean): number {
+    const { iatu, stats } = this.#link;
+    const timed = this.timed;
+    const piece = timed === null ? 64 : toHost ? timed.timing.cpuWriteBytes : timed.timing.cpuReadBytes;
+    for (let done = 0; done < len; ) {
+      const at = off + done;
+      if (at >= this.size || iatu.matchOutbound(WINDOW_BUS + at) !== MATCH_MEM) {
+        stats.outboundMisses++;
+        return done;
+      }
+      const addr = iatu.address;
+      const n = Math.min(piece - (addr % piece), len - done, iatu.run);
+      if (toHost) {
+        stats.postedWrites++;
+        if (timed !== null) timed.cpuWrite(addr, ptr + done, n);
+        else this.#link.post(addr, ptr + done, n, this);
+      } else {
+        stats.nonPostedReads++;
+        const cause = timed !== null ? timed.cpuRead(addr, ptr + done, n) : this.#link.fetch(addr, ptr + done, n, this);
+        if (cause !== 0) return done;
+      }
+      done += n;
+    }
+    return len;
   }
 }
