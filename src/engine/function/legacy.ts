@@ -1,0 +1,312 @@
+/**
+ * The legacy (transitional) function: the register block of VIRTIO 1.2 4.1.4.10 at offset 0 of BAR0, in plain memory.
+ * The queue address is a single word that must read 0 before the driver sets up the next queue, so a driver that gets
+ * to DRIVER_OK has been seen by construction: the last two page numbers found are those of queues 0 and 1.
+ */
+import { ld8, ld16, ld32, st8, st16, st32, wmb } from "../../hw/mem.ts";
+import {
+  availBytes,
+  DESC_SIZE,
+  F_STATUS,
+  LEGACY_CONFIG_MSIX,
+  LEGACY_CONFIG_NO_MSIX,
+  LEGACY_GUEST_FEATURES,
+  LEGACY_HOST_FEATURES,
+  LEGACY_ISR,
+  LEGACY_MSI_CONFIG_VECTOR,
+  LEGACY_MSI_QUEUE_VECTOR,
+  LEGACY_PAGE,
+  LEGACY_QUEUE_NOTIFY,
+  LEGACY_QUEUE_NUM,
+  LEGACY_QUEUE_PFN,
+  LEGACY_QUEUE_SEL,
+  LEGACY_STATUS,
+  NO_VECTOR,
+  STATUS_DRIVER_OK,
+  STATUS_FAILED,
+  STATUS_NEEDS_RESET,
+} from "../../hw/virtio.layout.ts";
+import { emptyQueue, judgeVectors, queuesOverlap } from "./capture.ts";
+import { legacyHeader } from "./features.ts";
+import {
+  FN_DOWN,
+  FN_NONE,
+  FN_REFUSED,
+  FN_UP,
+  type FunctionStats,
+  type HostFunction,
+  type QueueCapture,
+} from "./host-function.ts";
+import { emptyStats, type FunctionParts, ISR_CONFIG, ISR_CONFIG_POLLS, ISR_QUEUE, msixEnabled } from "./parts.ts";
+
+const NOTIFY_PARKED = 0xffff;
+const TWO32 = 4294967296;
+
+const REBIND =
+  "rebind the driver on the host (unbind and bind, or remove the device and rescan); give the service loop a core of its own if this repeats";
+
+const WATCHING = 0;
+const LIVE = 1;
+const REFUSED = 2;
+
+/** One page number as it was found. */
+interface Found {
+  pfn: number;
+  vector: number;
+  /** the vector was read while queue_select was past this queue and the next page number was not there */
+  sure: number;
+}
+
+export class LegacyFunction implements HostFunction {
+  readonly personality = "legacy" as const;
+  readonly queues: readonly [QueueCapture, QueueCapture] = [emptyQueue(), emptyQueue()];
+  readonly freshQueues = 3;
+  readonly msixTablePtr: number;
+  readonly pbaPtr: number;
+  readonly vectors: number;
+  readonly intxPin: boolean;
+  readonly stats: FunctionStats = emptyStats();
+  live = false;
+  featuresLo = 0;
+  readonly featuresHi = 0;
+  inOrder = false;
+  hdrLen = 10;
+  msix = false;
+  configVector = NO_VECTOR;
+  lastRefusal = "";
+  private readonly bar: number;
+  private state = WATCHING;
+  private lastStatus = 0;
+  private frozen = 0;
+  /** MSI-X Enable as it shaped the layout of the block */
+  private wide = false;
+  /** the page number before the last, and the last */
+  private older: Found = { pfn: 0, vector: NO_VECTOR, sure: 0 };
+  private newer: Found = { pfn: 0, vector: NO_VECTOR, sure: 0 };
+  private isrCountdown = 0;
+  private readonly hinted = new Uint8Array(2);
+
+  constructor(private readonly parts: FunctionParts) {
+    this.bar = parts.bar;
+    this.msixTablePtr = parts.msixTablePtr;
+    this.pbaPtr = parts.pbaPtr;
+    this.vectors = parts.vectors;
+    this.intxPin = parts.intxPin;
+    st32(this.bar + LEGACY_QUEUE_PFN, 0);
+    st8(this.bar + LEGACY_STATUS, 0);
+    this.clean();
+    this.wide = msixEnabled(parts.dbi, parts.msixCap);
+    this.writeConfig();
+  }
+
+  poll(): number {
+    const b = this.bar;
+    const pfn = ld32(b + LEGACY_QUEUE_PFN);
+    const status = ld8(b + LEGACY_STATUS);
+    if (this.state !== WATCHING) {
+      // a page number is a life sign: the word was zeroed, and only a driver at its set-up writes another value
+      if (pfn === 0 && (status & ~STATUS_NEEDS_RESET) === this.frozen) {
+        if (this.isrCountdown > 0 && --this.isrCountdown === 0) st8(b + LEGACY_ISR, ISR_QUEUE);
+        return FN_NONE;
+      }
+      this.end();
+      return FN_DOWN;
+    }
+    return this.follow(pfn, status);
+  }
+
+  private follow(pfn: number, status: number): number {
+    // first of all: without MSI-X the host looks at this word again within a microsecond or two
+    if (pfn !== 0) this.found(pfn);
+    this.watchLayout();
+    if (status === 0) {
+      // whatever was found was found before status was read, so it belongs to the life that has ended
+      if (this.lastStatus !== 0) this.clean();
+      this.forgetFound();
+    } else if (this.newer.pfn !== 0) this.watchVector();
+    this.lastStatus = status;
+    if ((status & STATUS_DRIVER_OK) !== 0 && (status & STATUS_FAILED) === 0) return this.freeze(status);
+    return FN_NONE;
+  }
+
+  private found(pfn: number): void {
+    st32(this.bar + LEGACY_QUEUE_PFN, 0);
+    const reuse = this.older;
+    this.older = this.newer;
+    reuse.pfn = pfn;
+    reuse.vector = NO_VECTOR;
+    reuse.sure = 0;
+    this.newer = reuse;
+  }
+
+  private forgetFound(): void {
+    this.older.pfn = 0;
+    this.newer.pfn = 0;
+  }
+
+  /** Keep overwriting the last queue's vector with the cell; the loads are ordered so that it cannot be a later queue's. */
+  private watchVector(): void {
+    if (!this.wide) return;
+    const select = ld16(this.bar + LEGACY_QUEUE_SEL);
+    const vector = ld16(this.bar + LEGACY_MSI_QUEUE_VECTOR);
+    if (ld32(this.bar + LEGACY_QUEUE_PFN) !== 0) return;
+    this.newer.vector = vector;
+    if (select === 1) this.newer.sure = 1;
+  }
+
+  /** The device config lies 4 bytes further on while MSI-X is enabled, and the two vector cells in its old place. */
+  private watchLayout(): void {
+    if (this.parts.msixCap === 0) return;
+    const wide = msixEnabled(this.parts.dbi, this.parts.msixCap);
+    if (wide === this.wide) return;
+    this.wide = wide;
+    this.writeConfig();
+  }
+
+  private writeConfig(): void {
+    this.parts.config.write(this.configAt());
+  }
+
+  private configAt(): number {
+    return this.bar + (this.wide ? LEGACY_CONFIG_MSIX : LEGACY_CONFIG_NO_MSIX);
+  }
+
+  /** Constant registers and those the host does not own while status is 0. Not the MSI-X cells: a removal still reads them. */
+  private clean(): void {
+    const b = this.bar;
+    st32(b + LEGACY_HOST_FEATURES, this.parts.features);
+    st16(b + LEGACY_QUEUE_NUM, this.parts.queueSize);
+    st16(b + LEGACY_QUEUE_NOTIFY, NOTIFY_PARKED);
+    st8(b + LEGACY_ISR, ISR_QUEUE);
+    this.isrCountdown = 0;
+    this.hinted.fill(0);
+  }
+
+  private end(): void {
+    this.live = false;
+    this.state = WATCHING;
+    this.stats.resets++;
+    this.forgetFound();
+    // any value but 0: the next poll cleans when it finds status 0
+    this.lastStatus = this.frozen;
+    this.clean();
+  }
+
+  private freeze(status: number): number {
+    const { parts, queues, older, newer } = this;
+    const b = this.bar;
+    const late = ld32(b + LEGACY_QUEUE_PFN);
+    if (late !== 0) {
+      // written between the two loads of poll(); look again with it in place
+      this.found(late);
+      return FN_NONE;
+    }
+    const select = ld16(b + LEGACY_QUEUE_SEL);
+    const accepted = ld32(b + LEGACY_GUEST_FEATURES) | 0;
+    this.msix = this.wide;
+    const config = this.msix ? ld16(b + LEGACY_MSI_CONFIG_VECTOR) : NO_VECTOR;
+    if (this.msix) newer.vector = ld16(b + LEGACY_MSI_QUEUE_VECTOR);
+    if (ld8(b + LEGACY_STATUS) !== status || ld32(b + LEGACY_QUEUE_PFN) !== 0) return FN_NONE;
+
+    if (newer.pfn === 0) return this.refuse(status, "no queue address was seen");
+    if (older.pfn === 0) return this.refuse(status, `only one queue address was seen (page 0x${hex(newer.pfn)})`);
+    if (select !== 1)
+      return this.refuse(status, `queue_select rests at ${select}, a driver of one pair of queues leaves it at 1`);
+    if ((accepted & ~parts.features) !== 0)
+      return this.refuse(
+        status,
+        `the driver accepted features 0x${hex(accepted)}, 0x${hex(parts.features)} were offered`,
+      );
+    place(queues[0], older, parts.queueSize, this.msix);
+    place(queues[1], newer, parts.queueSize, this.msix);
+    if (queuesOverlap(queues[0], queues[1]))
+      return this.refuse(
+        status,
+        `the rings of queue 0 (page 0x${hex(older.pfn)}) and queue 1 (page 0x${hex(newer.pfn)}) overlap at queue size ${parts.queueSize}`,
+      );
+    if (this.msix) {
+      const why = judgeVectors(queues[0].vector, queues[1].vector, older.sure === 1, parts.vectors);
+      if (why !== "") return this.refuse(status, why);
+    }
+    this.featuresLo = accepted;
+    this.hdrLen = legacyHeader(accepted);
+    this.inOrder = false;
+    this.configVector = config < parts.vectors ? config : NO_VECTOR;
+    this.frozen = status & ~STATUS_NEEDS_RESET;
+    this.lastRefusal = "";
+    this.state = LIVE;
+    this.live = true;
+    this.stats.negotiations++;
+    return FN_UP;
+  }
+
+  private refuse(status: number, rule: string): number {
+    this.state = REFUSED;
+    this.live = false;
+    this.frozen = status & ~STATUS_NEEDS_RESET;
+    this.lastRefusal = `${rule}; ${REBIND}`;
+    this.stats.refusals++;
+    return FN_REFUSED;
+  }
+
+  stillLive(): boolean {
+    return this.live && (ld8(this.bar + LEGACY_STATUS) & ~STATUS_NEEDS_RESET) === this.frozen;
+  }
+
+  setHdrLen(bytes: number): void {
+    this.hdrLen = bytes;
+  }
+
+  setLink(up: boolean): number {
+    const { config } = this.parts;
+    if (config.up === up) return 0;
+    config.up = up;
+    config.writeStatus(this.configAt());
+    wmb();
+    if (!this.live || ((this.featuresLo >>> F_STATUS) & 1) === 0) return 0;
+    if (this.msix) return this.configVector !== NO_VECTOR ? 1 : 0;
+    st8(this.bar + LEGACY_ISR, ISR_QUEUE | ISR_CONFIG);
+    this.isrCountdown = ISR_CONFIG_POLLS;
+    return 1;
+  }
+
+  setNeedsReset(): void {
+    const at = this.bar + LEGACY_STATUS;
+    const status = ld8(at);
+    if ((status & STATUS_DRIVER_OK) !== 0) st8(at, status | STATUS_NEEDS_RESET);
+  }
+
+  notifyHint(queue: number): number {
+    const at = this.bar + LEGACY_QUEUE_NOTIFY;
+    if (ld16(at) !== NOTIFY_PARKED) {
+      st16(at, NOTIFY_PARKED);
+      // notifies of both queues collapse in the one word
+      this.hinted.fill(1);
+    }
+    if (this.hinted[queue] === 0) return -1;
+    this.hinted[queue] = 0;
+    return queue;
+  }
+
+  close(): void {
+    this.live = false;
+    this.parts.onClose();
+  }
+}
+
+/** Ring of a page number: VIRTIO 1.2 2.7.2, used ring on the next page. */
+function place(q: QueueCapture, f: Found, size: number, msix: boolean): void {
+  const desc = f.pfn * LEGACY_PAGE;
+  const avail = desc + DESC_SIZE * size;
+  const used = Math.ceil((avail + availBytes(size)) / LEGACY_PAGE) * LEGACY_PAGE;
+  q.size = size;
+  q.descHi = Math.floor(desc / TWO32) | 0;
+  q.descLo = (desc % TWO32) | 0;
+  q.availHi = Math.floor(avail / TWO32) | 0;
+  q.availLo = (avail % TWO32) | 0;
+  q.usedHi = Math.floor(used / TWO32) | 0;
+  q.usedLo = (used % TWO32) | 0;
+  q.vector = msix ? f.vector : NO_VECTOR;
+}
+
+const hex = (v: number): string => (v >>> 0).toString(16);

@@ -1,0 +1,328 @@
+/**
+ * The modern (virtio 1.x) function on a BAR of plain memory: follows the host's driver through status, features and
+ * queues by polling alone (VIRTIO 1.2 3.1.1, 4.1.4.3). Which race each rule answers: docs/function.md.
+ */
+import { ld8, ld16, ld32, st8, st16, st32, wmb } from "../../hw/mem.ts";
+import {
+  COMMON_CFGGENERATION,
+  COMMON_DF,
+  COMMON_DFSELECT,
+  COMMON_GF,
+  COMMON_GFSELECT,
+  COMMON_MSIX,
+  COMMON_NUMQ,
+  COMMON_Q_MSIX,
+  COMMON_Q_NOFF,
+  COMMON_Q_RESET,
+  COMMON_Q_SELECT,
+  COMMON_STATUS,
+  F_GUEST_TSO6,
+  F_STATUS,
+  NO_VECTOR,
+  STATUS_DRIVER_OK,
+  STATUS_FAILED,
+  STATUS_FEATURES_OK,
+  STATUS_NEEDS_RESET,
+} from "../../hw/virtio.layout.ts";
+import { judgeVectors, queuesOverlap } from "./capture.ts";
+import { acceptedModern } from "./features.ts";
+import {
+  FN_DOWN,
+  FN_NONE,
+  FN_REFUSED,
+  FN_UP,
+  type FunctionStats,
+  type HostFunction,
+  type QueueCapture,
+} from "./host-function.ts";
+import { emptyStats, type FunctionParts, ISR_CONFIG, ISR_CONFIG_POLLS, ISR_QUEUE, msixEnabled } from "./parts.ts";
+import { QueueWords } from "./queue-words.ts";
+import { MODERN_DEVICE, MODERN_ISR, MODERN_NOTIFY } from "./setup.ts";
+
+/** what device_feature_select holds until a driver writes it: every life begins with such a write */
+const SELECT_PARKED = -1;
+const NOTIFY_PARKED = -1;
+/** a queue_select that moves under every sample is not a driver at rest */
+const SETTLE_TRIES = 4;
+
+const REBIND =
+  "rebind the driver on the host (unbind and bind, or remove the device and rescan); give the service loop a core of its own if this repeats";
+
+/** states of one life */
+const WATCHING = 0;
+const LIVE = 1;
+const REFUSED = 2;
+/** one ring is being reset, the handshake is open */
+const RING_RESET = 3;
+
+export class ModernFunction implements HostFunction {
+  readonly personality = "modern" as const;
+  readonly queues: readonly [QueueCapture, QueueCapture];
+  readonly msixTablePtr: number;
+  readonly pbaPtr: number;
+  readonly vectors: number;
+  readonly intxPin: boolean;
+  readonly stats: FunctionStats = emptyStats();
+  live = false;
+  freshQueues = 0;
+  featuresLo = 0;
+  featuresHi = 0;
+  inOrder = false;
+  hdrLen = 12;
+  msix = false;
+  configVector = NO_VECTOR;
+  lastRefusal = "";
+  private readonly common: number;
+  private readonly words: QueueWords;
+  private state = WATCHING;
+  private lastStatus = 0;
+  /** status byte of the frozen life, without NEEDS_RESET */
+  private frozen = 0;
+  private tainted = false;
+  private generation = 0;
+  private isrCountdown = 0;
+  private resetQueue = -1;
+  private readonly offersRingReset: boolean;
+  private readonly hints = new Int32Array(2).fill(-1);
+  private readonly hinted = new Uint8Array(2);
+
+  constructor(private readonly parts: FunctionParts) {
+    this.common = parts.bar;
+    this.msixTablePtr = parts.msixTablePtr;
+    this.pbaPtr = parts.pbaPtr;
+    this.vectors = parts.vectors;
+    this.intxPin = parts.intxPin;
+    this.offersRingReset = ((parts.features >>> F_GUEST_TSO6) & 1) === 1;
+    this.words = new QueueWords(this.common, parts.queueSize, this.stats);
+    this.queues = this.words.queues;
+    st16(this.common + COMMON_MSIX, NO_VECTOR);
+    st16(this.common + COMMON_Q_MSIX, NO_VECTOR);
+    st8(this.common + COMMON_STATUS, 0);
+    this.clean();
+  }
+
+  poll(): number {
+    const c = this.common;
+    const status = ld8(c + COMMON_STATUS);
+    const select = ld32(c + COMMON_DFSELECT) | 0;
+    if (this.state === LIVE && select === SELECT_PARKED && (status & ~STATUS_NEEDS_RESET) === this.frozen) {
+      if (this.isrCountdown > 0 && --this.isrCountdown === 0) st8(this.parts.bar + MODERN_ISR, ISR_QUEUE);
+      return this.offersRingReset ? this.watchRingReset() : FN_NONE;
+    }
+    return this.follow(status, select);
+  }
+
+  /** Everything but the quiet live case. */
+  private follow(status: number, select: number): number {
+    const same = select === SELECT_PARKED && (status & ~STATUS_NEEDS_RESET) === this.frozen;
+    if (this.state === RING_RESET && same) return this.followRingReset();
+    if (this.state === REFUSED && same) return FN_NONE;
+    if (this.state !== WATCHING) {
+      this.end(status);
+      return FN_DOWN;
+    }
+    if (select !== SELECT_PARKED) this.newLife();
+    else if (status === 0) {
+      if (this.lastStatus !== 0) this.clean();
+    } else if ((this.lastStatus & ~status) !== 0) {
+      // lowered without being seen at 0
+      this.newLife();
+    }
+    this.lastStatus = status;
+    if ((status & STATUS_FAILED) !== 0) return FN_NONE;
+    if ((status & STATUS_FEATURES_OK) !== 0) {
+      const steady = this.words.sample();
+      if ((status & STATUS_DRIVER_OK) !== 0) return this.freeze(status, steady);
+    } else if ((status & STATUS_DRIVER_OK) !== 0) {
+      return this.refuse(status, `DRIVER_OK without FEATURES_OK (status 0x${status.toString(16)})`);
+    }
+    return FN_NONE;
+  }
+
+  /** A life is over: live or refused until now. */
+  private end(status: number): void {
+    this.live = false;
+    this.state = WATCHING;
+    this.stats.resets++;
+    if ((status & STATUS_FEATURES_OK) === 0) this.clean();
+    else this.newLife();
+    this.lastStatus = status;
+  }
+
+  /** Registers as after a device reset (VIRTIO 1.2 2.1.1, 4.1.4.3), for what the host does not own at this moment. */
+  private clean(): void {
+    const c = this.common;
+    st32(c + COMMON_DFSELECT, SELECT_PARKED);
+    st32(c + COMMON_DF, this.parts.features);
+    st16(c + COMMON_NUMQ, 2);
+    st16(c + COMMON_Q_NOFF, 0);
+    st16(c + COMMON_Q_RESET, 0);
+    st32(this.parts.bar + MODERN_NOTIFY, NOTIFY_PARKED);
+    st8(this.parts.bar + MODERN_ISR, ISR_QUEUE);
+    this.isrCountdown = 0;
+    this.hinted.fill(0);
+    this.parts.config.write(this.parts.bar + MODERN_DEVICE);
+    this.words.reset();
+    // queue words are written only behind FEATURES_OK: if it is there now, the zeroing may have hit a fast driver's
+    this.tainted = (ld8(c + COMMON_STATUS) & STATUS_FEATURES_OK) !== 0;
+    if (this.tainted) this.stats.missed++;
+  }
+
+  /** A driver has begun (again): device_feature_select was written, or the status went down. */
+  private newLife(): void {
+    const c = this.common;
+    st32(c + COMMON_DFSELECT, SELECT_PARKED);
+    if ((ld8(c + COMMON_STATUS) & STATUS_FEATURES_OK) === 0) {
+      this.clean();
+      return;
+    }
+    this.stats.missed++;
+    this.tainted = false;
+    this.words.resetLate();
+  }
+
+  /** DRIVER_OK: every write of the set-up is in memory. Believe it or refuse it. */
+  private freeze(status: number, steady: number): number {
+    const { words, parts } = this;
+    const c = this.common;
+    for (let i = 0; i < SETTLE_TRIES && steady < 0; i++) steady = words.sample();
+    if (steady < 0) return FN_NONE;
+    words.settle();
+    const select = ld32(c + COMMON_GFSELECT);
+    const resting = ld32(c + COMMON_GF) | 0;
+    const config = ld16(c + COMMON_MSIX);
+    // one more look: all of the above belongs to one life
+    if (ld8(c + COMMON_STATUS) !== status || (ld32(c + COMMON_DFSELECT) | 0) !== SELECT_PARKED) return FN_NONE;
+
+    if (this.tainted) return this.refuse(status, "the driver was faster than the reset of the registers");
+    for (let k = 0; k < 2; k++) if (words.valid[k] === 0) return this.refuse(status, words.fault(k));
+    const [rx, tx] = this.queues;
+    if (queuesOverlap(rx, tx)) return this.refuse(status, "the rings of queue 0 and queue 1 overlap");
+    this.msix = msixEnabled(parts.dbi, parts.msixCap);
+    if (this.msix) {
+      const why = judgeVectors(rx.vector, tx.vector, words.vectorSure[0] === 1, parts.vectors);
+      if (why !== "") return this.refuse(status, why);
+    } else {
+      rx.vector = NO_VECTOR;
+      tx.vector = NO_VECTOR;
+    }
+    const a = acceptedModern(parts.features, select, resting);
+    if (a.refusal !== "") return this.refuse(status, a.refusal);
+    this.featuresLo = a.lo;
+    this.featuresHi = a.hi;
+    this.hdrLen = a.hdrLen;
+    this.inOrder = a.inOrder;
+    this.configVector = this.msix && config < parts.vectors ? config : NO_VECTOR;
+    this.frozen = status & ~STATUS_NEEDS_RESET;
+    this.lastRefusal = "";
+    this.freshQueues = 3;
+    this.state = LIVE;
+    this.live = true;
+    this.stats.negotiations++;
+    return FN_UP;
+  }
+
+  private refuse(status: number, rule: string): number {
+    this.state = REFUSED;
+    this.live = false;
+    this.frozen = status & ~STATUS_NEEDS_RESET;
+    this.lastRefusal = `${rule}; ${REBIND}`;
+    this.stats.refusals++;
+    return FN_REFUSED;
+  }
+
+  /** VIRTIO 1.2 2.6.1: the driver resets one ring. Reported as FN_DOWN, so the engine stops first. */
+  private watchRingReset(): number {
+    const c = this.common;
+    if (ld16(c + COMMON_Q_RESET) !== 1) return FN_NONE;
+    const queue = ld16(c + COMMON_Q_SELECT);
+    if (queue > 1) return FN_NONE;
+    this.resetQueue = queue;
+    this.state = RING_RESET;
+    this.live = false;
+    this.stats.queueResets++;
+    return FN_DOWN;
+  }
+
+  /** The engine has stopped (it got FN_DOWN): answer, then wait for the ring's new place and its enable bit. */
+  private followRingReset(): number {
+    const c = this.common;
+    const { words } = this;
+    const k = this.resetQueue;
+    if (ld16(c + COMMON_Q_RESET) === 1) {
+      words.reopen(k);
+      st16(c + COMMON_Q_RESET, 0);
+      return FN_NONE;
+    }
+    words.enableSeen = false;
+    if (words.sample() < 0 || !words.enableSeen) return FN_NONE;
+    words.sample();
+    words.settle();
+    for (let q = 0; q < 2; q++)
+      if (words.valid[q] === 0) return this.refuse(this.frozen, `after a ring reset, ${words.fault(q)}`);
+    if (queuesOverlap(this.queues[0], this.queues[1]))
+      return this.refuse(this.frozen, `after a ring reset, the rings of queue 0 and queue 1 overlap`);
+    this.freshQueues = 1 << k;
+    this.state = LIVE;
+    this.live = true;
+    return FN_UP;
+  }
+
+  stillLive(): boolean {
+    return this.live && (ld8(this.common + COMMON_STATUS) & ~STATUS_NEEDS_RESET) === this.frozen;
+  }
+
+  setHdrLen(bytes: number): void {
+    this.hdrLen = bytes;
+  }
+
+  setLink(up: boolean): number {
+    const { config, bar } = this.parts;
+    if (config.up === up) return 0;
+    config.up = up;
+    config.writeStatus(bar + MODERN_DEVICE);
+    wmb();
+    // 4.1.4.3: the generation changes behind the fields, and a driver that saw a mix reads again
+    this.generation = (this.generation + 1) & 0xff;
+    st8(this.common + COMMON_CFGGENERATION, this.generation);
+    return this.configChanged() ? 1 : 0;
+  }
+
+  private configChanged(): boolean {
+    if (!this.live || ((this.featuresLo >>> F_STATUS) & 1) === 0) return false;
+    if (this.msix) return this.configVector !== NO_VECTOR;
+    st8(this.parts.bar + MODERN_ISR, ISR_QUEUE | ISR_CONFIG);
+    this.isrCountdown = ISR_CONFIG_POLLS;
+    return true;
+  }
+
+  setNeedsReset(): void {
+    const at = this.common + COMMON_STATUS;
+    const status = ld8(at);
+    if ((status & STATUS_DRIVER_OK) !== 0) st8(at, status | STATUS_NEEDS_RESET);
+  }
+
+  notifyHint(queue: number): number {
+    const at = this.parts.bar + MODERN_NOTIFY;
+    const value = ld32(at) | 0;
+    if (value !== NOTIFY_PARKED) {
+      st32(at, NOTIFY_PARKED);
+      // one word serves both queues and notifies collapse: the other one may have been overwritten
+      const k = value & 1;
+      this.hints[k] = value;
+      this.hinted[k] = 1;
+      if (this.hinted[1 - k] === 0) {
+        this.hints[1 - k] = 1 - k;
+        this.hinted[1 - k] = 1;
+      }
+    }
+    if (this.hinted[queue] === 0) return -1;
+    this.hinted[queue] = 0;
+    return this.hints[queue]! >>> 0;
+  }
+
+  close(): void {
+    this.live = false;
+    this.parts.onClose();
+  }
+}

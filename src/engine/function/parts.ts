@@ -1,0 +1,38 @@
+/** What both personalities are built from. Made by function.ts, or by tests over plain memory. */
+import type { Mmio } from "../../hw/mmio.ts";
+import { MSIX_CTL_ENABLE } from "../../hw/pci.layout.ts";
+import type { NetConfig } from "./config.ts";
+import type { FunctionStats } from "./host-function.ts";
+
+export interface FunctionParts {
+  /** CPU address of BAR0's memory, zeroed */
+  readonly bar: number;
+  /** CPU addresses in the MSI-X BAR, 0 without MSI-X */
+  readonly msixTablePtr: number;
+  readonly pbaPtr: number;
+  readonly vectors: number;
+  readonly intxPin: boolean;
+  /** config space as DBI shows it, and where the MSI-X capability is in it (0 none) */
+  readonly dbi: Mmio;
+  readonly msixCap: number;
+  /** feature word offered, int32 */
+  readonly features: number;
+  readonly queueSize: number;
+  readonly config: NetConfig;
+  /** close the inbound windows */
+  readonly onClose: () => void;
+}
+
+/** MSI-X Enable as the host left it (PCI 3.0 6.8.2.3). */
+export function msixEnabled(dbi: Mmio, cap: number): boolean {
+  return cap !== 0 && ((dbi.ld32(cap) >>> 16) & MSIX_CTL_ENABLE) !== 0;
+}
+
+export function emptyStats(): FunctionStats {
+  return { negotiations: 0, refusals: 0, recovered: 0, resets: 0, missed: 0, restarts: 0, queueResets: 0 };
+}
+
+/** Polls after which the config-change bit of ISR is taken back: the host has read it long ago, and nothing clears it on read. */
+export const ISR_CONFIG_POLLS = 20000;
+export const ISR_QUEUE = 1;
+export const ISR_CONFIG = 2;

@@ -1,0 +1,331 @@
+/**
+ * Follows the modern function's one set of queue registers while the host's driver sets up its queues, and keeps what
+ * each queue got. Only samples: the words are zeroed when no driver is setting up queues (reset, torn-down attempt)
+ * and once both queues are captured. It judges queues, not the whole negotiation (modern.ts).
+ */
+import { ld16, ld32, st16, st32, wmb } from "../../hw/mem.ts";
+import {
+  COMMON_Q_DESCLO,
+  COMMON_Q_ENABLE,
+  COMMON_Q_MSIX,
+  COMMON_Q_SELECT,
+  COMMON_Q_SIZE,
+  NO_VECTOR,
+} from "../../hw/virtio.layout.ts";
+import {
+  address,
+  emptyQueue,
+  isHalfSeen,
+  judgeRing,
+  QUEUE_WORDS,
+  RING_APART,
+  RING_BLOCK,
+  ringFault,
+  W_AVAIL_HI,
+  W_AVAIL_LO,
+  W_DESC_HI,
+  W_DESC_LO,
+  W_USED_HI,
+  W_USED_LO,
+} from "./capture.ts";
+import type { FunctionStats, QueueCapture } from "./host-function.ts";
+
+const TWO32 = 4294967296;
+
+export class QueueWords {
+  /** what is believed of queue 0 and 1; meaningful where `valid` */
+  readonly queues: readonly [QueueCapture, QueueCapture] = [emptyQueue(), emptyQueue()];
+  readonly valid = new Uint8Array(2);
+  /** queue 0's vector was read after the host had gone on */
+  readonly vectorSure = new Uint8Array(2);
+  /** queue_enable was seen set since the last clear (the burst that ends a set-up) */
+  enableSeen = false;
+  /** queue whose words are, or were when zeroed, the current ones; -1 none */
+  private owner = -1;
+  /** both queues captured and the words zeroed: a word that is not 0 is a new attempt */
+  private parked = false;
+  private seq = 0;
+  private readonly seqOf = new Int32Array(2);
+  private readonly now = new Int32Array(QUEUE_WORDS);
+  private readonly last = new Int32Array(QUEUE_WORDS);
+  private lastSize = 0;
+  private lastVector = NO_VECTOR;
+  /** queue 0 was captured and queue_select seen at 1 after that */
+  private wentOn = false;
+  /** words that were there when a life was noticed late: nobody knows whose they are */
+  private readonly stale = new Int32Array(QUEUE_WORDS);
+  /** separate areas, waiting for proof that the driver has finished them */
+  private readonly apart = new Int32Array(QUEUE_WORDS);
+  private apartOf = -1;
+  private apartSize = 0;
+  /** table and available ring of a queue whose used ring was not seen */
+  private readonly half = [new Int32Array(QUEUE_WORDS), new Int32Array(QUEUE_WORDS)];
+  private readonly halfSize = new Int32Array(2);
+  /** last words seen under each queue_select, for the text of a refusal */
+  private readonly raw = [new Int32Array(QUEUE_WORDS), new Int32Array(QUEUE_WORDS)];
+  private readonly rawSize = new Int32Array(2);
+
+  /** @param common CPU address of the common config */
+  constructor(
+    private readonly common: number,
+    private readonly maxSize: number,
+    private readonly stats: FunctionStats,
+  ) {}
+
+  /** Forget everything; the words in memory stay. */
+  private forget(): void {
+    this.valid.fill(0);
+    this.vectorSure.fill(0);
+    this.enableSeen = false;
+    this.owner = -1;
+    this.parked = false;
+    this.wentOn = false;
+    this.apartOf = -1;
+    this.halfSize.fill(0);
+    this.lastSize = 0;
+    this.lastVector = ld16(this.common + COMMON_Q_MSIX);
+    for (let k = 0; k < 2; k++) {
+      this.raw[k]!.fill(0);
+      this.rawSize[k] = 0;
+    }
+  }
+
+  /**
+   * Zero the words, last one first. The host writes them first to last, so whatever it writes meanwhile, an address
+   * whose low half survives is whole; a half-zeroed set is never a ring block (capture.ts).
+   */
+  private zero(): void {
+    for (let i = QUEUE_WORDS - 1; i >= 0; i--) st32(this.common + COMMON_Q_DESCLO + 4 * i, 0);
+    wmb();
+    this.last.fill(0);
+  }
+
+  /** No driver is at work on the queues: start from nothing. */
+  reset(): void {
+    this.forget();
+    this.stale.fill(0);
+    this.zero();
+    st16(this.common + COMMON_Q_ENABLE, 0);
+    st16(this.common + COMMON_Q_SIZE, this.maxSize);
+    st16(this.common + COMMON_Q_SELECT, 0);
+  }
+
+  /** A new life was noticed when its driver may already be writing: what is there now is not believed. */
+  resetLate(): void {
+    this.forget();
+    for (let i = 0; i < QUEUE_WORDS; i++) this.stale[i] = ld32(this.common + COMMON_Q_DESCLO + 4 * i) | 0;
+    this.last.set(this.stale);
+  }
+
+  /** The driver tears its queues down to try once more with other interrupts. */
+  private restart(): void {
+    this.stats.restarts++;
+    this.forget();
+    this.stale.fill(0);
+    this.zero();
+  }
+
+  /** One ring is set up again while the other goes on. */
+  reopen(queue: number): void {
+    this.valid[queue] = 0;
+    this.vectorSure[queue] = 1;
+    this.enableSeen = false;
+    this.parked = false;
+    this.owner = -1;
+    this.zero();
+    st16(this.common + COMMON_Q_SIZE, this.maxSize);
+  }
+
+  /**
+   * Look once. Order of the loads matters: a vector read before words that are queue k's was not written for a later
+   * queue, and a queue_select read first names a queue the host had at least begun.
+   * @returns 0, or -1 when queue_select changed meanwhile (sample again)
+   */
+  sample(): number {
+    const c = this.common;
+    const { now, last } = this;
+    const select = ld16(c + COMMON_Q_SELECT);
+    if (ld16(c + COMMON_Q_ENABLE) !== 0) {
+      // Linux insists on reading 0 here when it sets the queue up again
+      st16(c + COMMON_Q_ENABLE, 0);
+      this.enableSeen = true;
+    }
+    const size = ld16(c + COMMON_Q_SIZE);
+    const vector = ld16(c + COMMON_Q_MSIX);
+    let changed = size !== this.lastSize;
+    for (let i = 0; i < QUEUE_WORDS; i++) {
+      const w = ld32(c + COMMON_Q_DESCLO + 4 * i) | 0;
+      now[i] = w;
+      if (w !== last[i]) changed = true;
+    }
+    if (ld16(c + COMMON_Q_SELECT) !== select) return -1;
+
+    if (vector !== this.lastVector) {
+      const was = this.lastVector;
+      this.lastVector = vector;
+      if (vector === NO_VECTOR && was !== NO_VECTOR) {
+        // only a teardown takes a vector away
+        this.restart();
+        return 0;
+      }
+    }
+    if (select === 1 && this.valid[0] === 1) this.wentOn = true;
+    else if (select === 0 && this.wentOn && this.valid[1] === 0 && !this.enableSeen) {
+      // back at the first queue before the second was seen
+      this.restart();
+      return 0;
+    }
+    if (changed) {
+      this.lastSize = size;
+      this.moved(select, size);
+    } else if (this.apartOf >= 0 && select !== this.apartOf) this.takeApart();
+    if (this.owner >= 0) {
+      this.queues[this.owner]!.vector = vector;
+      if (select !== this.owner) this.vectorSure[this.owner] = 1;
+    }
+    return 0;
+  }
+
+  /** The six words or the size are not what they were. */
+  private moved(select: number, size: number): void {
+    const { now, last } = this;
+    let same = true;
+    let any = 0;
+    for (let i = 0; i < QUEUE_WORDS; i++) {
+      if (now[i] !== last[i]) same = false;
+      any |= now[i]!;
+    }
+    last.set(now);
+    if (any === 0) {
+      if (!this.parked) this.owner = -1;
+      return;
+    }
+    if (this.isStale()) return;
+    if (same && this.apartOf >= 0 && select !== this.apartOf) {
+      this.takeApart();
+      return;
+    }
+    this.apartOf = -1;
+    if (this.parked) {
+      // both were captured, so the host has begun again without a sign; what it did to queue 0 may be lost
+      this.stats.restarts++;
+      this.forget();
+    }
+    this.owner = this.valid[0] === 1 && this.isWordsOf(0) ? 0 : this.valid[1] === 1 && this.isWordsOf(1) ? 1 : -1;
+    if (this.owner >= 0 || select > 1) return;
+    this.raw[select]!.set(now);
+    this.rawSize[select] = size;
+    // after the enable burst only the last queue's words are left under every select
+    if (this.enableSeen && this.valid[select] === 1) return;
+    const verdict = judgeRing(now, size, this.maxSize);
+    if (verdict === RING_BLOCK) this.take(select === 1 && this.isRestOfHalf(size) ? 0 : select, now, size);
+    else if (verdict === RING_APART) {
+      this.apart.set(now);
+      this.apartOf = select;
+      this.apartSize = size;
+    } else if (isHalfSeen(now, size, this.maxSize)) {
+      this.half[select]!.set(now);
+      this.halfSize[select] = size;
+    }
+  }
+
+  /** queue_select has gone on to 1, but these are the words of which queue 0's first half was seen. */
+  private isRestOfHalf(size: number): boolean {
+    const h = this.half[0]!;
+    return (
+      this.valid[0] === 0 &&
+      this.halfSize[0] === size &&
+      h[W_DESC_LO] === this.now[W_DESC_LO] &&
+      h[W_DESC_HI] === this.now[W_DESC_HI]
+    );
+  }
+
+  private isStale(): boolean {
+    for (let i = 0; i < QUEUE_WORDS; i++) if (this.now[i] !== this.stale[i]) return false;
+    return true;
+  }
+
+  private isWordsOf(k: number): boolean {
+    const q = this.queues[k]!;
+    const { now } = this;
+    return (
+      q.descLo === now[W_DESC_LO] &&
+      q.descHi === now[W_DESC_HI] &&
+      q.availLo === now[W_AVAIL_LO] &&
+      q.availHi === now[W_AVAIL_HI] &&
+      q.usedLo === now[W_USED_LO] &&
+      q.usedHi === now[W_USED_HI]
+    );
+  }
+
+  private take(k: number, w: Int32Array, size: number): void {
+    const other = 1 - k;
+    // set up again in this life: what the other queue got before belongs to the earlier attempt
+    if (this.valid[k] === 1 && this.seqOf[other]! < this.seqOf[k]!) this.valid[other] = 0;
+    const q = this.queues[k]!;
+    q.size = size;
+    q.descLo = w[W_DESC_LO]!;
+    q.descHi = w[W_DESC_HI]!;
+    q.availLo = w[W_AVAIL_LO]!;
+    q.availHi = w[W_AVAIL_HI]!;
+    q.usedLo = w[W_USED_LO]!;
+    q.usedHi = w[W_USED_HI]!;
+    q.vector = NO_VECTOR;
+    this.valid[k] = 1;
+    this.vectorSure[k] = 0;
+    this.halfSize[k] = 0;
+    this.seqOf[k] = ++this.seq;
+    this.owner = k;
+    if (this.valid[other] === 1) {
+      this.parked = true;
+      this.zero();
+    }
+  }
+
+  private takeApart(): void {
+    const k = this.apartOf;
+    this.apartOf = -1;
+    this.take(k, this.apart, this.apartSize);
+  }
+
+  /**
+   * The host's last write is behind us: whatever is in the words is final. Take what was waiting for that, and
+   * rebuild queue 0's used ring when only it was missed and queue 1 shows how this driver lays out a ring.
+   */
+  settle(): void {
+    if (this.apartOf >= 0) this.takeApart();
+    if (this.valid[0] === 0 && this.valid[1] === 1 && this.halfSize[0] === this.queues[1]!.size) {
+      const last = this.queues[1]!;
+      const h = this.half[0]!;
+      const gap = address(last.usedLo, last.usedHi) - address(last.availLo, last.availHi);
+      const used = address(h[W_AVAIL_LO]!, h[W_AVAIL_HI]!) + gap;
+      const hi = Math.floor(used / TWO32);
+      h[W_USED_LO] = (used - hi * TWO32) | 0;
+      h[W_USED_HI] = hi | 0;
+      // a different distance from the page start would give a different gap: only a block at the same offset counts
+      if (
+        (h[W_DESC_LO]! & 4095) === (last.descLo & 4095) &&
+        judgeRing(h, last.size, this.maxSize) === RING_BLOCK &&
+        address(last.availLo, last.availHi) === address(last.descLo, last.descHi) + 16 * last.size
+      ) {
+        const vector = last.vector;
+        const owner = this.owner;
+        this.take(0, h, last.size);
+        this.owner = owner;
+        last.vector = vector;
+        // its vector was missed as well; the layout is Linux's, so are its two policies (judgeVectors)
+        this.queues[0]!.vector = vector === 1 || vector === 2 ? 1 : NO_VECTOR;
+        this.stats.recovered++;
+      }
+    }
+  }
+
+  /** Why queue k has no usable capture. */
+  fault(k: number): string {
+    const q = `queue ${k} (${k === 0 ? "receive" : "transmit"})`;
+    let any = 0;
+    for (let i = 0; i < QUEUE_WORDS; i++) any |= this.raw[k]![i]!;
+    if (any === 0) return `${q} was never seen being set up`;
+    return `${q}: ${ringFault(this.raw[k]!, this.rawSize[k]!, this.maxSize)}`;
+  }
+}
