@@ -9,8 +9,8 @@ const repo = resolve(import.meta.dir, "../..");
 
 /** EPNIC_RIG_CACHE, else $XDG_CACHE_HOME/epnic-rig, else <repo>/.cache/rig */
 export function cacheDir(): string {
-  const env = process.env["EPNIC_RIG_CACHE"];
-  const xdg = process.env["XDG_CACHE_HOME"];
+  const env = process.env.EPNIC_RIG_CACHE;
+  const xdg = process.env.XDG_CACHE_HOME;
   return env ? resolve(env) : xdg ? join(resolve(xdg), "epnic-rig") : join(repo, ".cache", "rig");
 }
 

@@ -1,0 +1,289 @@
+/**
+ * Steps that scenarios are made of: each does one thing with a guest and a board and throws a RigError with both
+ * sides' logs when it does not come out right.
+ */
+import { RigError } from "./apt.ts";
+import { BOARD_IP, type Board, GUEST_IP, NETDEV } from "./board.ts";
+import type { Guest } from "./guest.ts";
+
+/** What a scenario measures; printed as one JSON object. */
+export interface Findings {
+  features: number[];
+  header: number;
+  /** engine's captures that agree with what the guest wrote / captures in all; in plain mode those that carried traffic */
+  negotiationsRight: number;
+  negotiations: number;
+  /** negotiations that the engine itself reported as unusable */
+  refused: number;
+  pingMinMs: number;
+  pingAvgMs: number;
+  tcpToBoardGbps: number;
+  tcpToGuestGbps: number;
+  strictViolations: number;
+  notes: string[];
+}
+
+export function emptyFindings(): Findings {
+  return {
+    features: [],
+    header: 0,
+    negotiationsRight: 0,
+    negotiations: 0,
+    refused: 0,
+    pingMinMs: Number.NaN,
+    pingAvgMs: Number.NaN,
+    tcpToBoardGbps: Number.NaN,
+    tcpToGuestGbps: Number.NaN,
+    strictViolations: 0,
+    notes: [],
+  };
+}
+
+export interface Context {
+  guest: Guest;
+  board: Board;
+  found: Findings;
+}
+
+const DRIVER = "/sys/bus/virtio/drivers/virtio_net";
+
+/** A failure with the logs of both sides. */
+export function failure(c: Context, text: string): RigError {
+  return new RigError(
+    `${text}\n--- guest\n${c.guest.tail(15)}\n--- ${c.board.logPath}\n${c.board.log().trimEnd().split("\n").slice(-15).join("\n")}`,
+  );
+}
+
+/** Wait for the netdev in the guest, give it an address, bring it up; wait until the engine serves it. */
+export async function bringUp(c: Context, mtu = 0): Promise<void> {
+  const script = `
+    i=0
+    while :; do
+      v=$(cd ${DRIVER} 2>/dev/null && ls -d virtio* 2>/dev/null | head -n 1)
+      [ -n "$v" ] && n=$(ls ${DRIVER}/$v/net 2>/dev/null | head -n 1) && [ -n "$n" ] && break
+      i=$((i+1)); [ $i -gt 100 ] && { echo "no net device: driver has [$(ls ${DRIVER} 2>&1 | tr '\\n' ' ')], pci $(cat /sys/bus/pci/devices/*/vendor | tr '\\n' ' ')"; exit 1; }
+      sleep 0.1
+    done
+    ${mtu ? `ip link set dev $n mtu ${mtu} || exit 1` : ""}
+    ip link set dev $n up && ip addr replace ${GUEST_IP}/24 dev $n && echo $v $n`;
+  const r = await c.guest.sh(script, 60_000);
+  if (r.status !== 0) throw failure(c, `virtio_net did not bind: ${r.text}`);
+}
+
+/** Feature bits the guest's driver accepted, as the guest itself shows them. */
+export async function features(c: Context): Promise<number[]> {
+  const text = await c.guest.must(`cat ${DRIVER}/virtio*/features`);
+  const bits = [...text.trim()].flatMap((b, i) => (b === "1" ? [i] : []));
+  c.found.features = bits;
+  return bits;
+}
+
+function pingResult(text: string): { sent: number; got: number; min: number; avg: number } {
+  const n = text.match(/(\d+) packets transmitted, (\d+) (?:packets )?received/);
+  const t = text.match(/= ([\d.]+)\/([\d.]+)\/([\d.]+)/);
+  return {
+    sent: Number(n?.[1] ?? 0),
+    got: Number(n?.[2] ?? 0),
+    min: Number(t?.[1] ?? Number.NaN),
+    avg: Number(t?.[2] ?? Number.NaN),
+  };
+}
+
+/** Ping both ways; nothing may be lost. */
+export async function ping(c: Context, count = 10, size = 56): Promise<void> {
+  const args = `ping -q -A -c ${count} -s ${size} -W 3`;
+  const there = await c.guest.sh(`${args} ${BOARD_IP}`, 60_000);
+  const a = pingResult(there.text);
+  if (a.got !== count) throw failure(c, `ping from the guest: ${a.got} of ${count} answered\n${there.text}`);
+  const r = await c.board.inside(c.board.busybox(...args.split(" "), GUEST_IP));
+  const b = pingResult(r.out);
+  if (b.got !== count) throw failure(c, `ping from the board: ${b.got} of ${count} answered\n${r.out}`);
+  if (size === 56) {
+    c.found.pingMinMs = Math.min(a.min, Number.isNaN(c.found.pingMinMs) ? a.min : c.found.pingMinMs);
+    c.found.pingAvgMs = a.avg;
+  }
+}
+
+/** One quick ping from the guest: does traffic flow at all? */
+export async function flows(c: Context): Promise<boolean> {
+  const r = await c.guest.sh(`ping -q -A -c 3 -W 3 ${BOARD_IP}`, 30_000);
+  return pingResult(r.text).got >= 1;
+}
+
+interface IperfJson {
+  error?: string;
+  end?: { sum_received?: { bits_per_second: number; bytes: number } };
+}
+
+/** TCP both ways by iperf3. */
+export async function tcp(c: Context, seconds = 3): Promise<void> {
+  const server = c.board.background(c.board.iperf3("-s", "-B", BOARD_IP));
+  try {
+    for (const reverse of [false, true]) {
+      let text = "";
+      for (let attempt = 0; attempt < 10; attempt++) {
+        text = (
+          await c.guest.sh(`iperf3 -c ${BOARD_IP} -t ${seconds} -J ${reverse ? "-R" : ""}`, (seconds + 40) * 1000)
+        ).text;
+        if (!text.includes("Connection refused")) break;
+        await Bun.sleep(100);
+      }
+      let json: IperfJson;
+      try {
+        json = JSON.parse(text) as IperfJson;
+      } catch {
+        throw failure(c, `iperf3: ${text.slice(0, 400)}`);
+      }
+      const rate = json.end?.sum_received?.bits_per_second ?? 0;
+      if (json.error || rate === 0)
+        throw failure(c, `iperf3 ${reverse ? "to the guest" : "to the board"}: ${json.error ?? "nothing arrived"}`);
+      if (reverse) c.found.tcpToGuestGbps = rate / 1e9;
+      else c.found.tcpToBoardGbps = rate / 1e9;
+    }
+  } finally {
+    await server.end();
+  }
+}
+
+/** Random bytes both ways over TCP; SHA-256 at both ends must agree. */
+export async function checksums(c: Context, mib = 16): Promise<void> {
+  const { board, guest } = c;
+  const port = 5010 + Math.floor(Math.random() * 1000);
+  const listener = board.background(
+    board.busybox("sh", "-c", `${board.busybox()[0]} nc -l -p ${port} | ${board.busybox()[0]} sha256sum`),
+    "pipe",
+  );
+  await Bun.sleep(200);
+  const sent = await guest.must(
+    `head -c ${mib << 20} /dev/urandom > /tmp/r && sha256sum < /tmp/r && nc ${BOARD_IP} ${port} < /tmp/r`,
+    120_000,
+  );
+  const got = await new Response(listener.child.stdout as ReadableStream).text();
+  await listener.end();
+  if (got.trim() === "" || got.trim() !== sent.trim())
+    throw failure(c, `checksum towards the board: sent ${sent.trim()}, received ${got.trim()}`);
+  guest.fire(`nc -l -p ${port} > /tmp/r2; echo done > /tmp/r2.done`);
+  await Bun.sleep(300);
+  const bb = board.busybox()[0];
+  const file = `${board.logPath}.random`;
+  const mine = await board.run(
+    [
+      bb,
+      "sh",
+      "-c",
+      `${bb} head -c ${mib << 20} /dev/urandom > ${file} && ${bb} sha256sum < ${file} && ${bb} nc ${GUEST_IP} ${port} < ${file}; s=$?; ${bb} rm -f ${file}; exit $s`,
+    ],
+    120_000,
+  );
+  const theirs = await guest.must(
+    "cat /tmp/r2.done && sha256sum < /tmp/r2; rm -f /tmp/r /tmp/r2 /tmp/r2.done",
+    120_000,
+  );
+  if (theirs.trim().split("\n").at(-1) !== mine.trim())
+    throw failure(c, `checksum towards the guest: sent ${mine.trim()}, received ${theirs.trim()}`);
+}
+
+/** ethtool must make sense: driver, link, offloads that follow from the features. */
+export async function ethtool(c: Context): Promise<void> {
+  const n = (await c.guest.must(`ls ${DRIVER}/virtio*/net | head -n 1`)).trim();
+  const info = await c.guest.must(`ethtool -i ${n}`);
+  if (!/^driver: virtio_net$/m.test(info)) throw failure(c, `ethtool -i: ${info}`);
+  const stats = await c.guest.must(`ethtool -S ${n}`);
+  const packets = [...stats.matchAll(/(rx|tx)0_packets: (\d+)|(rx|tx)_queue_0_packets: (\d+)/g)];
+  if (packets.length < 2 || packets.some((m) => Number(m[2] ?? m[4]) === 0))
+    throw failure(c, `ethtool -S counts no packets: ${stats}`);
+  const offloads = await c.guest.must(`ethtool -k ${n}`);
+  const tso = /^tcp-segmentation-offload: (on|off)/m.exec(offloads)?.[1];
+  const want = c.found.features.includes(11) ? "on" : "off";
+  if (tso !== want) throw failure(c, `ethtool -k: tcp-segmentation-offload is ${tso}, HOST_TSO4 says ${want}`);
+  const link = await c.guest.must(`ethtool ${n}`);
+  if (!/Link detected: yes/.test(link)) throw failure(c, `ethtool: ${link}`);
+}
+
+/** Carrier as the guest sees it. */
+export async function carrier(c: Context): Promise<string> {
+  return (await c.guest.must(`cat ${DRIVER}/virtio*/net/*/carrier 2>/dev/null || echo none`)).trim();
+}
+
+const TRUTH = /the guest set DRIVER_OK: features ([\d,]*), (rx .*)$/;
+const CAPTURE = /host driver is up: .*features ([\d,]*), header (\d+), (rx .*)$/;
+const REFUSED = /negotiation refused/;
+
+export interface Negotiation {
+  truth: string;
+  capture: string;
+  /** why they differ, "" when they agree */
+  fault: string;
+}
+
+/**
+ * Compare the engine's captures with the model's account of the guest's writes (held mode), from epnic's log. The
+ * engine must have every queue right and must not believe in a feature that the guest did not accept and that
+ * changes what a frame looks like (header, mergeable buffers, checksum and segmentation offloads).
+ */
+export function negotiations(log: string): { list: Negotiation[]; refused: number; header: number } {
+  const list: Negotiation[] = [];
+  let truth: RegExpMatchArray | null = null;
+  let refused = 0;
+  let header = 0;
+  for (const line of log.split("\n")) {
+    const t = line.match(TRUTH);
+    if (t) {
+      if (truth) list.push({ truth: truth[0], capture: "", fault: "the engine did not take it" });
+      truth = t;
+      continue;
+    }
+    if (REFUSED.test(line)) {
+      refused++;
+      if (truth) list.push({ truth: truth[0], capture: line, fault: "refused" });
+      truth = null;
+      continue;
+    }
+    const m = line.match(CAPTURE);
+    if (!m) continue;
+    header = Number(m[2]);
+    if (truth) list.push({ truth: truth[0], capture: m[0], fault: differs(truth, m) });
+    truth = null;
+  }
+  if (truth) list.push({ truth: truth[0], capture: "", fault: "the engine did not take it" });
+  return { list, refused, header };
+}
+
+/** bits that shape a frame: CSUM, GUEST_CSUM, GUEST_TSO, HOST_TSO, MRG_RXBUF, INDIRECT, EVENT_IDX */
+const SHAPING = [0, 1, 7, 8, 11, 12, 15, 28, 29];
+
+function differs(truth: RegExpMatchArray, capture: RegExpMatchArray): string {
+  if (truth[2].trim() !== capture[3].trim()) return `queues: guest ${truth[2]}, engine ${capture[3]}`;
+  const real = new Set(truth[1].split(",").map(Number));
+  const taken = new Set(capture[1].split(",").map(Number));
+  const wrong = SHAPING.filter((b) => real.has(b) !== taken.has(b));
+  return wrong.length ? `features ${wrong.join(",")}: guest ${truth[1]}, engine ${capture[1]}` : "";
+}
+
+/** Put the account of negotiations into the findings. @throws RigError when one is wrong */
+export function judgeNegotiations(c: Context, mayRefuse = false): void {
+  const { list, refused, header } = negotiations(c.board.log());
+  c.found.negotiations = list.length;
+  c.found.negotiationsRight = list.filter((n) => n.fault === "").length;
+  c.found.refused = refused;
+  c.found.header = header;
+  const bad = list.find((n) => n.fault !== "" && !(mayRefuse && n.fault === "refused"));
+  if (bad) throw failure(c, `negotiation ${list.indexOf(bad) + 1} of ${list.length}: ${bad.fault}`);
+}
+
+/** Unbind and bind `times` times, traffic after each. */
+export async function rebind(c: Context, times: number): Promise<void> {
+  for (let i = 0; i < times; i++) {
+    const r = await c.guest.sh(
+      `cd ${DRIVER} && v=$(ls -d virtio* | head -n 1) && echo $v > unbind && echo $v > bind && n=$(ls $v/net | head -n 1) &&
+       ip link set dev $n up && ip addr replace ${GUEST_IP}/24 dev $n && ping -q -A -c 2 -W 3 ${BOARD_IP}`,
+      60_000,
+    );
+    if (r.status !== 0) throw failure(c, `rebind ${i + 1} of ${times}: status ${r.status}\n${r.text}`);
+  }
+}
+
+/** The board's netdev and route are still there after a change on the other side. */
+export function boardUp(c: Context): void {
+  c.board.ip(`link set ${NETDEV} up`);
+}
