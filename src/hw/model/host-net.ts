@@ -35,7 +35,7 @@ export interface NetOptions {
   rxBudget: number;
   /** frames into the transmit ring per turn */
   txBudget: number;
-  rx: Pick<RxOptions, "least" | "most" | "align" | "splitHeader">;
+  rx: Pick<RxOptions, "least" | "most" | "align" | "splitHeader" | "spare">;
   tx: Pick<TxOptions, "layout" | "piece" | "linear" | "scatter" | "align">;
   /** use indirect tables when negotiated */
   indirect: boolean;
@@ -44,7 +44,7 @@ export interface NetOptions {
 export const DEFAULT_NET: Readonly<NetOptions> = {
   rxBudget: 64,
   txBudget: 32,
-  rx: { least: 1536, most: 1536, align: 64, splitHeader: false },
+  rx: { least: 1536, most: 1536, align: 64, splitHeader: false, spare: 0 },
   tx: { layout: "frags", piece: 32768, linear: 192, scatter: false, align: 2 },
   indirect: true,
 };

@@ -30,6 +30,8 @@ export interface RxOptions {
   align: number;
   /** small: header in a descriptor of its own, as drivers without ANY_LAYOUT did */
   splitHeader: boolean;
+  /** descriptors never posted, room for fault injection */
+  spare: number;
   mtu: number;
   /** GUEST_CSUM / GUEST_TSO was accepted */
   csum: boolean;
@@ -85,7 +87,7 @@ export class HostRx {
     this.#random = random;
     this.#slotBytes = o.shape === "big" ? BIG_SLOT : PAGE + 64;
     const descs = o.indirect ? 1 : o.shape === "big" ? BIG_DESCS : o.shape === "small" && o.splitHeader ? 2 : 1;
-    this.slots = Math.min(Math.floor(ring.size / descs), Math.floor(area.bytes / this.#slotBytes));
+    this.slots = Math.min(Math.floor((ring.size - o.spare) / descs), Math.floor(area.bytes / this.#slotBytes));
     this.#slotOf = new Int32Array(ring.size).fill(-1);
     this.#slotPtr = new Float64Array(this.slots);
     this.#free = new Int32Array(this.slots);
