@@ -66,7 +66,12 @@ export const ConfigSchema = v.strictObject({
       kind: v.optional(oneOf(["built-in", "vfio-user"]), "built-in"),
       tap: v.optional(ifname, "ephost0"),
       netns: v.optional(netns),
-      path: v.optional(v.pipe(v.string("a socket path"), v.startsWith("/", "an absolute socket path"))),
+      path: v.optional(
+        v.pipe(
+          v.string("a socket path"),
+          v.regex(/^(held:|plain:)?\//, 'an absolute socket path, "plain:" or "held:" may stand in front'),
+        ),
+      ),
     }),
     {},
   ),
