@@ -67,7 +67,7 @@ export class Edma {
   readonly readChannels: number;
   readonly map: "edma-legacy" | "edma-unroll" | "hdma-compat";
   private readonly ctrl: Controller;
-  private readonly opened = new Set<string>();
+  private readonly opened: EdmaChannel[] = [];
 
   /** @throws Fault E_MISSING when the controller has no eDMA v0, or its channel counts are not 1..8 */
   constructor(ctrl: Controller) {
@@ -89,6 +89,11 @@ export class Edma {
     this.readChannels = read;
   }
 
+  /** Channels opened so far, in order. */
+  get channels(): readonly EdmaChannel[] {
+    return this.opened;
+  }
+
   /**
    * Open and start one channel. Its list is taken from the controller's memory.
    * @param elements most elements that may be outstanding
@@ -101,10 +106,11 @@ export class Edma {
       throw new Fault("E_DMA", `${name} does not exist: ${this.ctrl.name} has ${count}`);
     if (!Number.isInteger(elements) || elements < 1)
       throw new Fault("E_DMA", `${name}: a list of ${elements} elements was asked, at least 1 is needed`);
-    if (this.opened.has(name)) throw new Fault("E_BUSY", `${name} of ${this.ctrl.name} is already open`);
+    if (this.opened.some((c) => c.isWrite === isWrite && c.index === index))
+      throw new Fault("E_BUSY", `${name} of ${this.ctrl.name} is already open`);
     const ll = this.ctrl.memory.alloc(`ll-${isWrite ? "wr" : "rd"}${index}`, (elements + 3) * LL_BYTES, 64);
     const channel = new EdmaChannel(this.ctrl.dma, { ...options, map: this.map, isWrite, index }, ll);
-    this.opened.add(name);
+    this.opened.push(channel);
     channel.start();
     return channel;
   }
@@ -118,7 +124,7 @@ export class Edma {
     d.st32(EDMA.RD_INT_CLEAR, INT_ALL);
     d.st32(EDMA.WR_ENGINE_EN, 0);
     d.st32(EDMA.RD_ENGINE_EN, 0);
-    this.opened.clear();
+    this.opened.length = 0;
   }
 
   /** All registers as dump text: the common block and every channel's context, prefixed WR<n>. / RD<n>. */
