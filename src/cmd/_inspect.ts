@@ -11,6 +11,8 @@ export interface Verdict {
   why: string;
 }
 
+type Problem = Pick<Obstacle, "what" | "fix">;
+
 export interface Inspected {
   name: string;
   /** title of the board table's entry; "" when it has none */
@@ -21,7 +23,7 @@ export interface Inspected {
   /** endpoint functions of the kernel on it */
   functions: readonly string[];
   /** what keeps it from being used */
-  obstacles: readonly Obstacle[];
+  obstacles: readonly Problem[];
   notes: readonly string[];
   /** null when the registers were not read; an obstacle says why */
   core: CoreInfo | null;
@@ -72,7 +74,7 @@ async function fromController(ctrl: Controller, known: Known, registers: boolean
   };
 }
 
-function unread(known: Known, obstacles: readonly Obstacle[]): Inspected {
+function unread(known: Known, obstacles: readonly Problem[]): Inspected {
   const unknown: Verdict = { possible: false, why: "not known: the registers were not read" };
   return {
     ...known,
@@ -99,11 +101,11 @@ async function dumps(ctrl: Controller): Promise<string[]> {
   return (dump(ctrl.dbi, DBI_HEADER) + dump(ctrl.dbi, DBI_PORT)).trimEnd().split("\n");
 }
 
-const asObstacle = (e: unknown): Obstacle => {
+const asObstacle = (e: unknown): Problem => {
   const fault = toFault(e);
   return { what: fault.message, fix: fault.hint ?? "" };
 };
-const JIT_OFF: Obstacle = { what: "registers cannot be read while the JIT is off", fix: "" };
+const JIT_OFF: Problem = { what: "registers cannot be read while the JIT is off", fix: "" };
 
 /** The model as `run --model-core core` would be. @throws Fault E_NODEV for an unknown core */
 export async function inspectModel(core: string, registers: boolean): Promise<Inspected> {

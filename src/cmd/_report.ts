@@ -141,7 +141,7 @@ export function machineLine(r: BenchReport): string {
 
 /** Medians in the manner of perftest; the spread of the CPU cost behind them. */
 export function reportTable(r: BenchReport): string {
-  const head = ["case", "bytes", "ns/frame", "min", "max", "mpps", "gb/s", "p50", "p99", "p99.9", "batch"];
+  const head = ["case", "bytes", "ns/frame", "min", "max", "mpps", "gbit/s", "p50", "p99", "p99.9", "batch"];
   const rows = r.rows.map((x) => [
     x.case,
     x.frame_bytes,
@@ -153,7 +153,7 @@ export function reportTable(r: BenchReport): string {
     optional(x.p50_ns),
     optional(x.p99_ns),
     optional(x.p999_ns),
-    optional(x.batch),
+    x.batch === null ? null : Number(x.batch.toFixed(1)),
   ]);
   return `${machineLine(r)}\n${tableText(head, rows)}`;
 }
@@ -170,9 +170,9 @@ export interface Comparison {
   significant: boolean;
 }
 
-/** Rows of the same case and size (and the same requested batch) side by side. */
+/** Rows of the same case, size and batch side by side. */
 export function compareReports(a: BenchReport, b: BenchReport): Comparison[] {
-  const key = (r: BenchRow): string => `${r.case} ${r.frame_bytes}`;
+  const key = (r: BenchRow): string => `${r.case} ${r.frame_bytes} ${r.batch}`;
   const out: Comparison[] = [];
   const rest = [...b.rows];
   for (const x of a.rows) {
@@ -195,10 +195,11 @@ export function compareReports(a: BenchReport, b: BenchReport): Comparison[] {
 
 export function comparisonTable(rows: readonly Comparison[]): string {
   return tableText(
-    ["case", "bytes", "a ns/frame", "b ns/frame", "b/a", "beyond noise"],
+    ["case", "bytes", "batch", "a ns/frame", "b ns/frame", "b/a", "beyond noise"],
     rows.map((r) => [
       r.case,
       r.frame_bytes,
+      r.batch,
       significant(r.a_ns),
       significant(r.b_ns),
       r.ratio.toFixed(3),

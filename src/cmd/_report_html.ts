@@ -31,6 +31,11 @@ const PLOTS: readonly Plot[] = [
   { title: "Data rate", unit: "Gb/s", of: (r) => r.gbps },
 ];
 
+/** What one curve is of: the case, and the batch when there are several. */
+function seriesName(r: BenchRow, rows: readonly BenchRow[]): string {
+  return rows.some((x) => x.batch !== r.batch) && r.batch !== null ? `${r.case}, batch ${r.batch}` : r.case;
+}
+
 function svg(rows: readonly BenchRow[], plot: Plot): string {
   const sizes = [...new Set(rows.map((r) => r.frame_bytes))].sort((a, b) => a - b);
   const yTicks = ticks(Math.max(...rows.map((r) => plot.of(r).max)));
@@ -56,9 +61,9 @@ function svg(rows: readonly BenchRow[], plot: Plot): string {
   parts.push(
     `<text transform="translate(14 ${HEIGHT / 2}) rotate(-90)" text-anchor="middle">${escapeHtml(plot.unit)}</text>`,
   );
-  [...new Set(rows.map((r) => r.case))].forEach((name, i) => {
+  [...new Set(rows.map((r) => seriesName(r, rows)))].forEach((name, i) => {
     const color = `hsl(${HUES[i % HUES.length]} 70% 45%)`;
-    const series = rows.filter((r) => r.case === name).sort((a, b) => a.frame_bytes - b.frame_bytes);
+    const series = rows.filter((r) => seriesName(r, rows) === name).sort((a, b) => a.frame_bytes - b.frame_bytes);
     const points = series.map((r) => `${at(x(r.frame_bytes))},${at(y(plot.of(r).median))}`).join(" ");
     parts.push(`<polyline points="${points}" stroke="${color}"/>`);
     for (const r of series) {

@@ -107,6 +107,7 @@ export default defineCommand({
     const notify = new Notifier();
     const stopping = { stop: false };
     try {
+      if (options.cpu !== null) (await import("../hw/affinity.ts")).pinTo(options.cpu);
       const { openEngine } = await import("../engine/engine.ts");
       const engine = openEngine(options, engineLog(out));
       const onSignal = (name: keyof typeof SIGNALS): void => {

@@ -53,7 +53,7 @@ describe("bash completion", async () => {
     expect(complete("epnic", "run", "--irq", "")).toEqual(["auto", "msix", "intx"]);
     expect(complete("epnic", "run", "mo")).toEqual(["model"]);
     expect(complete("epnic", "stat", "-d", "mo")).toEqual(["model"]);
-    expect(complete("epnic", "bench", "l")).toEqual(["link", "live"]);
+    expect(complete("epnic", "bench", "c")).toEqual(["cpu"]);
     expect(complete("epnic", "run", "--mtu", "")).toEqual([""]);
   });
 });

@@ -131,12 +131,49 @@ describe("bench arguments", () => {
   test.each([
     [["bench"], "nothing to measure is named"],
     [["bench", "cup"], "did you mean 'cpu'?"],
+    [["bench", "cpu", "--cpu", "4000"], "--cpu is '4000', expected an integer from 0 to 1023"],
+    [["bench", "cpu", "--cpu", "1000"], "may not use CPU 1000"],
     [["bench", "cpu", "x"], "unexpected argument 'x'"],
     [["bench", "cpu", "-s", "60,x"], "--sizes is 'x', expected an integer from 60 to 65535"],
     [["bench", "cpu", "-s", "60", "-a"], "--all and --sizes are both given"],
     [["bench", "cpu", "-t", "0"], "--time is '0', expected seconds"],
     [["bench", "cpu", "-r", "0"], "--runs is '0', expected an integer from 1"],
   ])("%p", async (args, message) => expectFailure(await cli(args), 2, message));
+});
+
+test("bench cpu measures, prints and writes", async () => {
+  const [json, html] = [join(dir, "o.json"), join(dir, "o.html")];
+  const r = await cli([
+    "bench",
+    "cpu",
+    "-s",
+    "60",
+    "-b",
+    "8",
+    "-n",
+    "20000",
+    "-w",
+    "0.1",
+    "-r",
+    "2",
+    "-o",
+    json,
+    "--html",
+    html,
+  ]);
+  expect(r.status).toBe(0);
+  expect(r.stdout.split("\n")[1]).toMatch(/^CASE +BYTES +NS\/FRAME/);
+  const report = readReport(json);
+  expect(report.rows.map((x) => x.case)).toEqual(["to_host", "to_board", "both"]);
+  for (const x of report.rows) {
+    expect(x.frames).toBeGreaterThanOrEqual(20000);
+    expect(x.cpu_ns_per_frame.median).toBeGreaterThan(10);
+    expect(x.cpu_ns_per_frame.min).toBeLessThanOrEqual(x.cpu_ns_per_frame.median);
+  }
+  expect(await Bun.file(html).text()).toContain("<svg");
+  const j = await cli(["bench", "cpu", "-s", "60", "-n", "1000", "-w", "0", "-r", "1", "-j", "-q"]);
+  expect(j.stderr).toBe("");
+  expect(JSON.parse(j.stdout)).toMatchObject({ version: 1, mode: "cpu" });
 });
 
 test("the JIT's state is read from the mappings", () => {
