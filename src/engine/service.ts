@@ -157,6 +157,7 @@ export class Service {
     this.diagnosis = "";
     this.framesAtUp = dp.toHost.frames + dp.toBoard.frames;
     port.setLink(true);
+    if (fn.setLink(true) !== 0) dp.configInterrupt(fn.configVector);
     this.log.info(
       `host driver is up: ${fn.personality}, ${fn.msix ? "MSI-X" : "INTx"}, features ${featureText(fn)}, header ${fn.hdrLen}, ${queueText(fn)}`,
     );
