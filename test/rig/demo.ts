@@ -150,7 +150,7 @@ async function round(personality: "modern" | "legacy", net: number): Promise<voi
       stderr: "ignore",
     });
     const s = r.stdout.toString().trim();
-    return r.exitCode === 0 && (s === "up" || s === "unknown");
+    return r.exitCode === 0 && s === "up";
   };
   const exists = (ns: string, dev: string): boolean =>
     Bun.spawnSync(["ip", "-n", ns, "link", "show", dev], { stdout: "ignore", stderr: "ignore" }).exitCode === 0;
@@ -163,6 +163,8 @@ async function round(personality: "modern" | "legacy", net: number): Promise<voi
     sh("ip", "-n", ns, "link", "set", dev, "up");
   }
   await until("the link comes up", 15, () => carrier(HOST, "eph0") && carrier(BOARD, "epb0"));
+  // Linux starts a netdev's queue a moment after it shows the carrier; frames sent in between are dropped there.
+  await Bun.sleep(300);
   ping("host -> board", HOST, b);
   ping("board -> host", BOARD, a);
   await transfer("host -> board", HOST, BOARD, b, 5001);
