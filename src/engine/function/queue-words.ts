@@ -201,6 +201,10 @@ export class QueueWords {
       return;
     }
     if (this.isStale()) return;
+    if (this.parked && this.isTail()) {
+      this.zero();
+      return;
+    }
     if (same && this.apartOf >= 0 && select !== this.apartOf) {
       this.takeApart();
       return;
@@ -240,6 +244,16 @@ export class QueueWords {
     );
   }
 
+  /**
+   * The last write of the queue that was taken last: above 4 GiB its set may have been whole before, with the high word
+   * that the other queue had left behind. A new attempt never begins with this word.
+   */
+  private isTail(): boolean {
+    const { now } = this;
+    for (let i = 0; i < W_USED_HI; i++) if (now[i] !== 0) return false;
+    return this.owner >= 0 && now[W_USED_HI] === this.queues[this.owner]!.usedHi;
+  }
+
   private isStale(): boolean {
     for (let i = 0; i < QUEUE_WORDS; i++) if (this.now[i] !== this.stale[i]) return false;
     return true;
@@ -260,8 +274,10 @@ export class QueueWords {
 
   private take(k: number, w: Int32Array, size: number): void {
     const other = 1 - k;
-    // set up again in this life: what the other queue got before belongs to the earlier attempt
-    if (this.valid[k] === 1 && this.seqOf[other]! < this.seqOf[k]!) this.valid[other] = 0;
+    // Queues are set up in the order 0, 1 (every driver looked at does). What queue 1 has before queue 0 comes was
+    // queue 0's, or is of an earlier attempt; queue 1 a second time without queue 0 in between is a new attempt.
+    if (k === 0) this.valid[1] = this.reopened === 0 ? this.valid[1]! : 0;
+    else if (this.valid[1] === 1 && this.seqOf[0]! < this.seqOf[1]!) this.valid[0] = 0;
     const q = this.queues[k]!;
     q.size = size;
     q.descLo = w[W_DESC_LO]!;
