@@ -56,6 +56,7 @@ export class DataPath {
   private readonly port: NetPort;
   private readonly ch: Channels;
   private readonly irq: Interrupts;
+  private readonly fetcher: Fetcher;
   private rxVector = 0xffff;
   private txVector = 0xffff;
   private generation = -1;
@@ -65,7 +66,7 @@ export class DataPath {
    * @param fetcher how the host's rings are read; one for both rings
    */
   constructor(
-    ctrl: Controller,
+    ctrl: Pick<Controller, "memory">,
     port: NetPort,
     channels: Channels,
     fetcher: Fetcher,
@@ -76,6 +77,7 @@ export class DataPath {
     this.port = port;
     this.ch = channels;
     this.irq = irq;
+    this.fetcher = fetcher;
     const scratch = new Segments();
     this.hqRx = new HostRing("hq.rx", DESC_F_WRITE, ctrl.memory, fetcher, maxQueue);
     this.hqTx = new HostRing("hq.tx", 0, ctrl.memory, fetcher, maxQueue);
@@ -223,6 +225,7 @@ export class DataPath {
     if (read.recover() < 0) rc = this.stuck(read);
     if (fetch !== read && fetch.recover() < 0) rc = this.stuck(fetch);
     this.irq.detach();
+    this.fetcher.reset();
     this.abandoned += this.toHost.abandon() + this.toBoard.abandon();
     if (this.toHost.notify) this.port.notify(1);
     return rc;
