@@ -4,7 +4,9 @@ export class Random {
 
   /** @param seed any number; 0 is replaced, as xorshift never leaves it */
   constructor(seed: number) {
-    this.#state = seed | 0 || 0x2545f491;
+    // small seeds would give small numbers at first
+    this.#state = Math.imul(seed ^ 0x5bd1e995, 0x9e3779b1) ^ (seed >>> 15) || 0x2545f491;
+    for (let i = 0; i < 8; i++) this.next();
   }
 
   /** The next 32 bits, unsigned. */
