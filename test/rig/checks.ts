@@ -2,6 +2,7 @@
  * Steps that scenarios are made of: each does one thing with a guest and a board and throws a RigError with both
  * sides' logs when it does not come out right.
  */
+import { join } from "node:path";
 import { RigError } from "./apt.ts";
 import { BOARD_IP, type Board, GUEST_IP, NETDEV } from "./board.ts";
 import type { Guest } from "./guest.ts";
@@ -47,11 +48,17 @@ export interface Context {
 
 const DRIVER = "/sys/bus/virtio/drivers/virtio_net";
 
-/** A failure with the logs of both sides. */
+/** A failure with the logs of both sides and the engine's counters. */
 export function failure(c: Context, text: string): RigError {
-  return new RigError(
-    `${text}\n--- guest\n${c.guest.tail(15)}\n--- ${c.board.logPath}\n${c.board.log().trimEnd().split("\n").slice(-15).join("\n")}`,
-  );
+  let stat = "";
+  try {
+    const s = c.board.stat();
+    stat = JSON.stringify({ ...s.state, ...Object.fromEntries(Object.entries(s.counters).filter(([, v]) => v !== 0)) });
+  } catch (e) {
+    stat = (e as Error).message;
+  }
+  const log = c.board.log().trimEnd().split("\n").slice(-15).join("\n");
+  return new RigError(`${text}\n--- guest\n${c.guest.tail(15)}\n--- ${c.board.logPath}\n${log}\n--- stat\n${stat}`);
 }
 
 /** Wait for the netdev in the guest, give it an address, bring it up; wait until the engine serves it. */
@@ -145,42 +152,34 @@ export async function tcp(c: Context, seconds = 3): Promise<void> {
   }
 }
 
-/** Random bytes both ways over TCP; SHA-256 at both ends must agree. */
+/** Data that repeat nowhere, both ways over TCP; SHA-256 at both ends must agree. */
 export async function checksums(c: Context, mib = 16): Promise<void> {
   const { board, guest } = c;
-  const port = 5010 + Math.floor(Math.random() * 1000);
-  const listener = board.background(
-    board.busybox("sh", "-c", `${board.busybox()[0]} nc -l -p ${port} | ${board.busybox()[0]} sha256sum`),
-    "pipe",
-  );
-  await Bun.sleep(200);
+  const port = 5300 + Math.floor(Math.random() * 1000);
+  const transfer = [process.execPath, join(import.meta.dir, "transfer.ts")];
+  const sum = (json: string): { bytes: number; sha256: string } => JSON.parse(json);
+
+  const listener = board.background([...transfer, "recv", String(port)], "pipe");
   const sent = await guest.must(
-    `head -c ${mib << 20} /dev/urandom > /tmp/r && sha256sum < /tmp/r && nc ${BOARD_IP} ${port} < /tmp/r`,
+    `head -c ${mib << 20} /dev/urandom > /tmp/r && sha256sum < /tmp/r
+     i=0; until nc ${BOARD_IP} ${port} < /tmp/r; do i=$((i+1)); [ $i -gt 20 ] && exit 1; sleep 0.2; done; rm /tmp/r`,
     120_000,
   );
-  const got = await new Response(listener.child.stdout as ReadableStream).text();
+  const got = sum(await new Response(listener.child.stdout as ReadableStream).text());
   await listener.end();
-  if (got.trim() === "" || got.trim() !== sent.trim())
-    throw failure(c, `checksum towards the board: sent ${sent.trim()}, received ${got.trim()}`);
-  guest.fire(`nc -l -p ${port} > /tmp/r2; echo done > /tmp/r2.done`);
-  await Bun.sleep(300);
-  const bb = board.busybox()[0];
-  const file = `${board.logPath}.random`;
-  const mine = await board.run(
-    [
-      bb,
-      "sh",
-      "-c",
-      `${bb} head -c ${mib << 20} /dev/urandom > ${file} && ${bb} sha256sum < ${file} && ${bb} nc ${GUEST_IP} ${port} < ${file}; s=$?; ${bb} rm -f ${file}; exit $s`,
-    ],
-    120_000,
-  );
-  const theirs = await guest.must(
-    "cat /tmp/r2.done && sha256sum < /tmp/r2; rm -f /tmp/r /tmp/r2 /tmp/r2.done",
-    120_000,
-  );
-  if (theirs.trim().split("\n").at(-1) !== mine.trim())
-    throw failure(c, `checksum towards the guest: sent ${mine.trim()}, received ${theirs.trim()}`);
+  if (got.bytes !== mib << 20 || !sent.startsWith(got.sha256))
+    throw failure(
+      c,
+      `towards the board: sent ${mib << 20} bytes ${sent.trim()}, received ${got.bytes} bytes ${got.sha256}`,
+    );
+
+  // the program's standard input is the socket
+  guest.fire(`echo 'sha256sum > /tmp/sum' > /tmp/sum.sh; nc -l -p ${port} -e /bin/sh /tmp/sum.sh`);
+  await Bun.sleep(500);
+  const mine = sum(await board.run([...transfer, "send", GUEST_IP, String(port), String(mib), String(port)], 120_000));
+  const theirs = await guest.must("cat /tmp/sum; rm -f /tmp/sum");
+  if (!theirs.startsWith(mine.sha256))
+    throw failure(c, `towards the guest: sent ${mine.bytes} bytes ${mine.sha256}, the guest received ${theirs.trim()}`);
 }
 
 /** ethtool must make sense: driver, link, offloads that follow from the features. */
@@ -189,9 +188,12 @@ export async function ethtool(c: Context): Promise<void> {
   const info = await c.guest.must(`ethtool -i ${n}`);
   if (!/^driver: virtio_net$/m.test(info)) throw failure(c, `ethtool -i: ${info}`);
   const stats = await c.guest.must(`ethtool -S ${n}`);
-  const packets = [...stats.matchAll(/(rx|tx)0_packets: (\d+)|(rx|tx)_queue_0_packets: (\d+)/g)];
-  if (packets.length < 2 || packets.some((m) => Number(m[2] ?? m[4]) === 0))
-    throw failure(c, `ethtool -S counts no packets: ${stats}`);
+  const drops = [...stats.matchAll(/^\s*\w*(?:drops|timeouts): (\d+)$/gm)];
+  if (drops.length === 0 || drops.some((m) => m[1] !== "0")) throw failure(c, `ethtool -S: ${stats}`);
+  const moved = await c.guest.must(
+    `cat /sys/class/net/${n}/statistics/rx_packets /sys/class/net/${n}/statistics/tx_packets`,
+  );
+  if (moved.split("\n").some((v) => Number(v) === 0)) throw failure(c, `packets received, sent: ${moved}`);
   const offloads = await c.guest.must(`ethtool -k ${n}`);
   const tso = /^tcp-segmentation-offload: (on|off)/m.exec(offloads)?.[1];
   const want = c.found.features.includes(11) ? "on" : "off";

@@ -20,10 +20,13 @@ import { busybox, ensureDir, fromRoot, imageDir, kernelDir, rootDir } from "./ca
 import type { KernelName } from "./packages.ts";
 
 /** bumped when the contents change */
-const RECIPE = 1;
+const RECIPE = 2;
 
 /** Programs of the guest beside busybox, from the unpacked root. */
 const programs = ["usr/bin/iperf3", "usr/sbin/ethtool"];
+
+/** Libraries that are loaded by name at run time: glibc wants this one for pthread_cancel. */
+const extraLibraries = ["usr/lib/x86_64-linux-gnu/libgcc_s.so.1"];
 
 /** Shared libraries of a program, as the root's own loader resolves them. */
 async function libraries(program: string): Promise<string[]> {
@@ -71,6 +74,8 @@ export async function image(kernel: KernelName): Promise<string> {
       if (!existsSync(to)) copyFileSync(lib, to);
     }
   }
+  for (const lib of extraLibraries)
+    copyFileSync(join(rootDir(), lib), join(tree, "lib/x86_64-linux-gnu", basename(lib)));
   await unpackModules(kernel, join(tree, "modules"));
   await run(["sh", "-c", `cd '${tree}' && find . | '${busybox()}' cpio -o -H newc > '${path}.part'`]);
   renameSync(`${path}.part`, path);
