@@ -44,6 +44,8 @@ export class QueueWords {
   private owner = -1;
   /** both queues captured and the words zeroed: a word that is not 0 is a new attempt */
   private parked = false;
+  /** 1 while a single ring is set up again (VIRTIO 1.2 2.6.1) */
+  private oneRing = 0;
   private seq = 0;
   private readonly seqOf = new Int32Array(2);
   private readonly now = new Int32Array(QUEUE_WORDS);
@@ -79,6 +81,7 @@ export class QueueWords {
     this.enableSeen = false;
     this.owner = -1;
     this.parked = false;
+    this.oneRing = 0;
     this.wentOn = false;
     this.apartOf = -1;
     this.halfSize.fill(0);
@@ -127,6 +130,7 @@ export class QueueWords {
 
   /** One ring is set up again while the other goes on. */
   reopen(queue: number): void {
+    this.oneRing = 1;
     this.valid[queue] = 0;
     this.vectorSure[queue] = 1;
     this.enableSeen = false;
@@ -276,8 +280,18 @@ export class QueueWords {
     const other = 1 - k;
     // Queues are set up in the order 0, 1 (every driver looked at does). What queue 1 has before queue 0 comes was
     // queue 0's, or is of an earlier attempt; queue 1 a second time without queue 0 in between is a new attempt.
-    if (k === 0) this.valid[1] = this.reopened === 0 ? this.valid[1]! : 0;
-    else if (this.valid[1] === 1 && this.seqOf[0]! < this.seqOf[1]!) this.valid[0] = 0;
+    if (this.oneRing === 0) {
+      if (k === 0) this.valid[1] = 0;
+      else if (this.valid[1] === 1 && this.seqOf[0]! < this.seqOf[1]!) this.valid[0] = 0;
+    }
+    this.put(k, w, size);
+    if (this.valid[other] === 1) {
+      this.parked = true;
+      this.zero();
+    }
+  }
+
+  private put(k: number, w: Int32Array, size: number): void {
     const q = this.queues[k]!;
     q.size = size;
     q.descLo = w[W_DESC_LO]!;
@@ -292,10 +306,6 @@ export class QueueWords {
     this.halfSize[k] = 0;
     this.seqOf[k] = ++this.seq;
     this.owner = k;
-    if (this.valid[other] === 1) {
-      this.parked = true;
-      this.zero();
-    }
   }
 
   private takeApart(): void {
@@ -324,13 +334,11 @@ export class QueueWords {
         judgeRing(h, last.size, this.maxSize) === RING_BLOCK &&
         address(last.availLo, last.availHi) === address(last.descLo, last.descHi) + 16 * last.size
       ) {
-        const vector = last.vector;
         const owner = this.owner;
-        this.take(0, h, last.size);
+        this.put(0, h, last.size);
         this.owner = owner;
-        last.vector = vector;
         // its vector was missed as well; the layout is Linux's, so are its two policies (judgeVectors)
-        this.queues[0]!.vector = vector === 1 || vector === 2 ? 1 : NO_VECTOR;
+        this.queues[0]!.vector = last.vector === 1 || last.vector === 2 ? 1 : NO_VECTOR;
         this.stats.recovered++;
       }
     }
