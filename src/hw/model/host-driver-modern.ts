@@ -275,7 +275,8 @@ export class ModernDriver extends HostDriver {
     const desc = f.misalignedQueue ? base + 8 : base;
     const avail = base + at.avail;
     const used = f.overlappingQueue ? avail : base + at.used;
-    const written = f.badRingSize !== 0 ? f.badRingSize : size;
+    // only in the last queue: a device with one size register for all would show it to us when we ask for the next
+    const written = f.badRingSize !== 0 && index === 1 ? f.badRingSize : size;
     yield* this.#writeQueue(index, written, desc, avail, used);
     if (entry !== NO_VECTOR && (yield* this.#writeVector(index, entry)) === NO_VECTOR) {
       memory.freeRing(block);
