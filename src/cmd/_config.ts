@@ -8,6 +8,8 @@ import { Fault } from "../hw/fault.ts";
 import { nearest } from "./_nearest.ts";
 
 export const DEFAULT_CONFIG = "/etc/epnic/epnic.toml";
+/** names of hw/model/open-model.ts; repeated here because that file needs bun:ffi and --check must not */
+export const MODEL_CORES = ["modern-msix", "modern-intx", "legacy-msix", "legacy-intx"] as const;
 export const MIN_QUEUE = 16;
 export const MAX_QUEUE = 32768;
 
@@ -77,10 +79,7 @@ export const ConfigSchema = v.strictObject({
   ),
   model: v.optional(
     v.strictObject({
-      core: v.optional(
-        v.pipe(v.string("the name of a model core"), v.minLength(1, "the name of a model core")),
-        "modern-msix",
-      ),
+      core: v.optional(oneOf(MODEL_CORES), "modern-msix"),
     }),
     {},
   ),

@@ -88,8 +88,8 @@ function row(c: Inspected): Cell[] {
   return [
     c.name,
     k?.version,
-    k && (k.dmaMap === "none" ? "none" : `${k.dmaMap} ${k.writeChannels}w+${k.readChannels}r`),
-    k && `${k.inboundWindows}in+${k.outboundWindows}out`,
+    k && (k.dmaMap === "none" ? "none" : `${k.dmaMap.slice(0, 4)} ${k.writeChannels}w+${k.readChannels}r`),
+    k && `${k.inboundWindows}+${k.outboundWindows}`,
     k && (k.linkGen === 0 ? "down" : `gen${k.linkGen} x${k.linkWidth}`),
     can(c.modern),
     can(c.legacy),
@@ -106,6 +106,11 @@ function notes(c: Inspected): string[] {
   for (const n of c.notes) lines.push(`    note: ${n}`);
   for (const o of c.obstacles) lines.push(`    not usable: ${o.what}`, ...(o.fix ? [`        fix: ${o.fix}`] : []));
   if (c.core === null) return lines;
+  const k = c.core;
+  lines.push(
+    `    DMA: ${k.dmaMap}, ${k.writeChannels} write and ${k.readChannels} read channels`,
+    `    iATU: ${k.atuUnrolled ? "unrolled" : "viewport"}, ${k.inboundWindows} inbound and ${k.outboundWindows} outbound windows`,
+  );
   const w = c.window;
   if (w)
     lines.push(`    outbound window: ${hex(w.bus)}, ${w.size / MIB} MiB, in steps of ${c.core.windowAlign / 1024} KiB`);
@@ -156,7 +161,7 @@ export default defineCommand({
     }
     if (controllers.length === 0) out.print("no endpoint controller here; 'epnic probe model' shows the software one");
     else {
-      out.table(["controller", "core", "dma", "windows", "link", "modern", "legacy", "irq"], controllers.map(row));
+      out.table(["controller", "core", "dma", "in+out", "link", "modern", "legacy", "irq"], controllers.map(row));
       for (const c of controllers) {
         out.print(["", ...notes(c)].join("\n"));
         if (c.registers.length > 0) out.print(c.registers.join("\n"));

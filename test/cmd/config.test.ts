@@ -2,10 +2,11 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FLAG_KEYS, readConfig, resolveConfig } from "../../src/cmd/_config.ts";
+import { FLAG_KEYS, MODEL_CORES, readConfig, resolveConfig } from "../../src/cmd/_config.ts";
 import { engineOptions } from "../../src/cmd/_engine.ts";
 import { about } from "../../src/cmd/run.ts";
 import { Fault } from "../../src/hw/fault.ts";
+import { MODEL_CORES as CORES } from "../../src/hw/model/open-model.ts";
 import { FIXTURES } from "./_cli.ts";
 
 const resolve = (toml: string, flags: Record<string, unknown> = {}) =>
@@ -127,4 +128,11 @@ describe("engineOptions", () => {
     const c = resolve("", { "vfio-user": "/tmp/s" });
     expect(fault(() => engineOptions(c, "a.pcie-ep", "/r", "/")).code).toBe("E_USAGE");
   });
+});
+
+test("the names of the model's cores are the model's", () => {
+  expect([...MODEL_CORES] as string[]).toEqual(Object.keys(CORES));
+  expect(fault(() => resolve("", { "model-core": "x" })).message).toContain(
+    "--model-core is x, expected one of modern-msix",
+  );
 });

@@ -55,6 +55,7 @@ describe("boards", () => {
     const root = board("rk3588", "a40000000.pcie-ep");
     const r = await cli(["probe", "--sysfs-root", root]);
     expect(r).toMatchObject({ status: 0, stderr: "" });
+    for (const line of r.stdout.split("\n\n")[0].split("\n")) expect(line.length).toBeLessThanOrEqual(80);
     golden("cli/probe-rk3588.txt", r.stdout.slice(0, r.stdout.indexOf("\nmissing:")));
     const before = statSync(join(root, "dev/mem")).mtimeMs;
     const named = await cli(["probe", "--sysfs-root", root, "a40000000", "-j", "-vv"]);
