@@ -160,7 +160,7 @@ export class DataPath {
   }
 
   private advance(ch: DmaChannel): number {
-    if (ch.putCount === ch.doneCount) return OK;
+    // With nothing outstanding too: a channel that stopped must be seen at rest once more before commit() may ring it.
     const rc = ch.progress();
     return rc < 0 ? this.channelFault(rc, ch) : OK;
   }

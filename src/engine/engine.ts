@@ -5,22 +5,15 @@
  */
 import type { Controller } from "../hw/controller.ts";
 import { linkUp } from "../hw/dbi.ts";
-import type { DmaChannel } from "../hw/dma-channel.ts";
-import { Edma } from "../hw/edma.ts";
 import { Fault } from "../hw/fault.ts";
-import { Iatu } from "../hw/iatu.ts";
-import { Intx, MsixTable } from "../hw/irq.ts";
 import type { ModelHandle, ModelHostOptions } from "../hw/model/open-model.ts";
 import type { NetPort } from "../hw/net-port.ts";
 import { openController } from "../hw/open.ts";
 import { TapPort } from "../hw/tap-port.ts";
+import { type Assembly, assemble } from "./assemble.ts";
 import { COUNTER_INDEX as C, CounterPage, type CounterState } from "./counters.ts";
-import { type Channels, DataPath } from "./datapath.ts";
-import { EdmaFetcher, type Fetcher, WindowFetcher } from "./fetch.ts";
-import { createFunction, type HostFunction } from "./function/function.ts";
-import { Interrupts } from "./interrupts.ts";
 import type { EngineLog } from "./log.ts";
-import { featureText, Service, SLICE_IDLE } from "./service.ts";
+import { featureText, SLICE_IDLE } from "./service.ts";
 import { Sleeper } from "./sleeper.ts";
 
 export type { EngineLog } from "./log.ts";
@@ -58,18 +51,8 @@ export interface Engine {
   summary(): Record<string, number | string>;
 }
 
-/** elements a channel may have outstanding */
-const CHANNEL_ELEMENTS = 2000;
-const LIMITS = { burst: 64, inflightBytes: 512 * 1024 };
-/** outbound regions: 0 and 1 are INTx messages, the rest serves CPU reads of the host's rings */
-const INTX_REGION = 0;
-const WINDOW_REGION = 2;
 const FLUSH_MS = 50;
 const DRAIN_MS = 1000;
-const IDLE_TURNS = 2000;
-/** INTx pulse in turns of the loop: about 50 us at the usual turn of 0.3 us */
-const INTX_HOLD_TURNS = 150;
-
 /** @throws Fault when a part cannot be had; what was opened before it is closed again */
 export function openEngine(o: EngineOptions, log: EngineLog): Engine {
   const undo: (() => void)[] = [];
@@ -110,13 +93,6 @@ function openPort(o: EngineOptions, ctrl: Controller, model: ModelHandle | null,
   });
 }
 
-function openChannels(edma: Edma): Channels {
-  const write: DmaChannel = edma.open(true, 0, CHANNEL_ELEMENTS);
-  const read: DmaChannel = edma.open(false, 0, CHANNEL_ELEMENTS);
-  const fetch = edma.readChannels > 1 ? edma.open(false, 1, CHANNEL_ELEMENTS) : read;
-  return { write, read, fetch };
-}
-
 function build(o: EngineOptions, log: EngineLog, undo: (() => void)[]): Engine {
   const model = o.device === "model" ? openModelNow(o, log) : null;
   if (model !== null) undo.push(() => model.close());
@@ -124,62 +100,20 @@ function build(o: EngineOptions, log: EngineLog, undo: (() => void)[]): Engine {
     model?.controller ?? openController({ device: o.device, ...(o.sysfsRoot ? { sysfsRoot: o.sysfsRoot } : {}) });
   if (model === null) undo.push(() => ctrl.close());
 
-  const edma = new Edma(ctrl);
-  const iatu = new Iatu(ctrl);
-  const channels = openChannels(edma);
-  undo.push(() => edma.quiesce());
-
-  let fetcher: Fetcher;
-  if (o.fetch === "edma") fetcher = new EdmaFetcher(channels.fetch);
-  else {
-    const regions = ctrl.core.outboundWindows - WINDOW_REGION;
-    if (regions < 2) {
-      throw new Fault(
-        "E_MISSING",
-        `fetch "window" needs 2 outbound windows besides those of INTx, ${ctrl.name} has ${ctrl.core.outboundWindows} in all`,
-        'use fetch "edma"',
-      );
-    }
-    fetcher = new WindowFetcher(ctrl, iatu, WINDOW_REGION, regions, ctrl.core.windowAlign);
-  }
-
   const port = openPort(o, ctrl, model, log);
   undo.push(() => port.close());
-
-  const fn: HostFunction = createFunction({
-    controller: ctrl,
-    iatu,
-    personality: o.personality,
-    mac: o.mac ?? madeMac(o.device),
-    mtu: o.mtu,
-    queueSize: o.queueSize,
-    features: o.features,
-    irq: o.irq,
-  });
-
-  const table = fn.msixTablePtr === 0 ? null : new MsixTable(ctrl, fn.msixTablePtr, fn.pbaPtr, fn.vectors);
-  // With an MSI-X capability too: a host booted with pci=nomsi falls back to the pin.
-  const intx = new Intx(ctrl, iatu, INTX_REGION, INTX_REGION + 1, INTX_REGION * ctrl.core.windowAlign);
-  const irq = new Interrupts(ctrl.memory, table, intx, INTX_HOLD_TURNS);
-  const dp = new DataPath(ctrl, port, channels, fetcher, irq, o.queueSize, LIMITS);
-  const service = new Service(ctrl, fn, port, dp, log, { mtu: o.mtu, idleTurns: IDLE_TURNS });
+  const parts = assemble(ctrl, port, log, { ...o, mac: o.mac ?? madeMac(o.device) });
+  undo.push(() => parts.edma.quiesce());
   const page = new CounterPage(o.counters);
   undo.push(() => page.close());
-  return new RunningEngine(o, log, { ctrl, model, edma, fetcher, port, fn, irq, dp, service, page, channels }, undo);
+  return new RunningEngine(o, log, { ...parts, ctrl, model, port, page }, undo);
 }
 
-interface Parts {
+interface Parts extends Assembly {
   readonly ctrl: Controller;
   readonly model: ModelHandle | null;
-  readonly edma: Edma;
-  readonly fetcher: Fetcher;
   readonly port: NetPort;
-  readonly fn: HostFunction;
-  readonly irq: Interrupts;
-  readonly dp: DataPath;
-  readonly service: Service;
   readonly page: CounterPage;
-  readonly channels: Channels;
 }
 
 const immediate = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

@@ -20,6 +20,8 @@ export interface Fetcher {
   landed(mark: number): boolean;
   /** CPU loads across the link so far (non-posted reads) */
   readonly cpuReads: number;
+  /** The host is gone: forget what was set up for its memory. */
+  reset(): void;
 }
 
 const TWO32 = 4294967296;
@@ -45,6 +47,7 @@ export class EdmaFetcher implements Fetcher {
   landed(mark: number): boolean {
     return ((this.ch.doneCount - mark) | 0) >= 0;
   }
+  reset(): void {}
 }
 
 /** Outbound iATU regions used as a small cache of host pages, replaced in turn. */
@@ -120,7 +123,6 @@ export class WindowFetcher implements Fetcher {
     return true;
   }
 
-  /** Forget all mappings (the host may reuse its memory for other things after a reset). */
   reset(): void {
     for (let i = 0; i < this.slots; i++) {
       if (this.mapped[i]! >= 0) this.iatu.disableOutbound(this.firstRegion + i);

@@ -66,8 +66,8 @@ export class Service {
     private readonly options: ServiceOptions,
   ) {}
 
-  /** Run turns until something wants attention. @returns SLICE_* */
-  slice(): number {
+  /** Run turns until something wants attention, or `most` turns or SLICE_NS are over. @returns SLICE_* */
+  slice(most = 0x4000_0000): number {
     const { ctrl, fn, port, dp } = this;
     const idleTurns = this.options.idleTurns;
     const until = Bun.nanoseconds() + SLICE_NS;
@@ -92,7 +92,7 @@ export class Service {
       }
       if (work > 0) idle = 0;
       else if (++idle > idleTurns && (!this.live || dp.quiet)) return SLICE_IDLE;
-      if ((t & 15) === 0 && Bun.nanoseconds() > until) return SLICE_OVER;
+      if (t === most || ((t & 15) === 0 && Bun.nanoseconds() > until)) return SLICE_OVER;
     }
   }
 

@@ -1,0 +1,91 @@
+/**
+ * Ties an opened controller and a port to function, channels, data path and service loop. Shared by the engine, the
+ * benches and the tests; what is not decided by the controller's core is in the options.
+ */
+import type { Controller } from "../hw/controller.ts";
+import { Edma } from "../hw/edma.ts";
+import { Fault } from "../hw/fault.ts";
+import { Iatu } from "../hw/iatu.ts";
+import { Intx, MsixTable } from "../hw/irq.ts";
+import type { NetPort } from "../hw/net-port.ts";
+import { type Channels, DataPath } from "./datapath.ts";
+import { EdmaFetcher, type Fetcher, WindowFetcher } from "./fetch.ts";
+import { createFunction, type HostFunction } from "./function/function.ts";
+import { Interrupts } from "./interrupts.ts";
+import type { EngineLog } from "./log.ts";
+import { Service } from "./service.ts";
+import type { DirectionLimits } from "./to-host.ts";
+
+export interface AssemblyOptions {
+  readonly personality: "auto" | "modern" | "legacy";
+  readonly mac: string;
+  readonly mtu: number;
+  readonly queueSize: number;
+  readonly features: string;
+  readonly irq: "auto" | "msix" | "intx";
+  readonly fetch: "edma" | "window";
+}
+
+export interface Assembly {
+  readonly edma: Edma;
+  readonly channels: Channels;
+  readonly fetcher: Fetcher;
+  readonly fn: HostFunction;
+  readonly irq: Interrupts;
+  readonly dp: DataPath;
+  readonly service: Service;
+}
+
+/** elements a channel may have outstanding */
+const CHANNEL_ELEMENTS = 2000;
+const LIMITS: DirectionLimits = { burst: 64, inflightBytes: 512 * 1024 };
+/** outbound regions: 0 and 1 are INTx messages, the rest serves CPU reads of the host's rings */
+const INTX_REGION = 0;
+const WINDOW_REGION = 2;
+/** INTx pulse in turns of the loop: about 50 us at the usual turn of 0.3 us */
+const INTX_HOLD_TURNS = 150;
+const IDLE_TURNS = 2000;
+
+function openChannels(edma: Edma): Channels {
+  const write = edma.open(true, 0, CHANNEL_ELEMENTS);
+  const read = edma.open(false, 0, CHANNEL_ELEMENTS);
+  const fetch = edma.readChannels > 1 ? edma.open(false, 1, CHANNEL_ELEMENTS) : read;
+  return { write, read, fetch };
+}
+
+function openFetcher(ctrl: Controller, iatu: Iatu, channels: Channels, how: "edma" | "window"): Fetcher {
+  if (how === "edma") return new EdmaFetcher(channels.fetch);
+  const regions = ctrl.core.outboundWindows - WINDOW_REGION;
+  if (regions < 2) {
+    throw new Fault(
+      "E_MISSING",
+      `fetch "window" needs 2 outbound windows besides those of INTx, ${ctrl.name} has ${ctrl.core.outboundWindows} in all`,
+      'use fetch "edma"',
+    );
+  }
+  return new WindowFetcher(ctrl, iatu, WINDOW_REGION, regions, ctrl.core.windowAlign);
+}
+
+/**
+ * The function is visible to the host when this returns.
+ * @throws Fault E_MISSING when the core lacks what the options ask for, E_BUSY when its DMA is in use
+ */
+export function assemble(ctrl: Controller, port: NetPort, log: EngineLog, o: AssemblyOptions): Assembly {
+  const edma = new Edma(ctrl);
+  const iatu = new Iatu(ctrl);
+  const channels = openChannels(edma);
+  try {
+    const fetcher = openFetcher(ctrl, iatu, channels, o.fetch);
+    const fn = createFunction({ ...o, controller: ctrl, iatu });
+    const table = fn.msixTablePtr === 0 ? null : new MsixTable(ctrl, fn.msixTablePtr, fn.pbaPtr, fn.vectors);
+    // With an MSI-X capability too: a host booted with pci=nomsi falls back to the pin.
+    const intx = new Intx(ctrl, iatu, INTX_REGION, INTX_REGION + 1, INTX_REGION * ctrl.core.windowAlign);
+    const irq = new Interrupts(ctrl.memory, table, intx, INTX_HOLD_TURNS);
+    const dp = new DataPath(ctrl, port, channels, fetcher, irq, o.queueSize, LIMITS);
+    const service = new Service(ctrl, fn, port, dp, log, { mtu: o.mtu, idleTurns: IDLE_TURNS });
+    return { edma, channels, fetcher, fn, irq, dp, service };
+  } catch (e) {
+    edma.quiesce();
+    throw e;
+  }
+}
