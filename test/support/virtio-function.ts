@@ -90,6 +90,8 @@ export class TestFunction implements HostBus {
   echoed = 0;
   /** stop serving the queues */
   paused = false;
+  /** frames go back with the offload fields they came with */
+  keepHeader = false;
   #slow = 0;
   #late: number;
   #held: { frame: Uint8Array }[] = [];
@@ -483,7 +485,7 @@ export class TestFunction implements HostBus {
     }
     const out = frame.slice();
     // the header towards the host: nothing offloaded, as many buffers as were taken
-    out.fill(0, 0, this.hdrLen);
+    if (!this.keepHeader) out.fill(0, 0, this.hdrLen);
     if (this.hdrLen >= 12) out[10] = chains.length;
     let from = 0;
     for (const chain of chains) {
