@@ -2,11 +2,14 @@
  * sd_notify(3) without libsystemd: one datagram to the unix socket in NOTIFY_SOCKET. Without that variable it does
  * nothing.
  */
-import { AF_UNIX, cstring, libc, MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_DGRAM } from "../hw/libc.ts";
+import { EAGAIN } from "../hw/errno.ts";
+import { AF_UNIX, cstring, errno, libc, MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_DGRAM } from "../hw/libc.ts";
 
 /** offset of sun_path in struct sockaddr_un */
 const SUN_PATH = 2;
 const SUN_PATH_MAX = 108;
+const RETRY_MS = 10;
+const PATIENCE_MS = 500;
 
 export class Notifier {
   #fd = -1;
@@ -38,27 +41,34 @@ export class Notifier {
     return this.#fd >= 0;
   }
 
-  /** Send lines such as `READY=1`. A full or vanished socket is not worth a failure of the run. @returns whether it was sent */
-  send(...lines: string[]): boolean {
+  /**
+   * Send lines such as `READY=1`. A vanished socket is not worth a failure of the run; a full one is tried again for
+   * `patienceMs`.
+   * @returns whether it was sent
+   */
+  send(lines: readonly string[], patienceMs = 0): boolean {
     if (this.#address === null) return false;
     const text = cstring(lines.join("\n"));
-    return (
-      libc.sendto(this.#fd, text, text.length - 1, MSG_DONTWAIT | MSG_NOSIGNAL, this.#address, this.#address.length) >=
-      0
-    );
+    const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+    for (let waited = 0; ; waited += RETRY_MS) {
+      const n = libc.sendto(this.#fd, text, text.length - 1, flags, this.#address, this.#address.length);
+      if (n >= 0) return true;
+      if (errno() !== EAGAIN || waited >= patienceMs) return false;
+      Bun.sleepSync(RETRY_MS);
+    }
   }
 
   /** READY=1, then WATCHDOG=1 at half the period for as long as the event loop of this thread, and so the service loop, turns. */
   ready(status: string): void {
-    this.send("READY=1", `STATUS=${status}`, `MAINPID=${process.pid}`);
+    this.send(["READY=1", `STATUS=${status}`, `MAINPID=${process.pid}`], PATIENCE_MS);
     if (this.active && this.watchdogMs > 0) {
-      this.#timer = setInterval(() => this.send("WATCHDOG=1"), this.watchdogMs / 2);
+      this.#timer = setInterval(() => this.send(["WATCHDOG=1"]), this.watchdogMs / 2);
     }
   }
 
   stopping(): void {
     clearInterval(this.#timer);
-    this.send("STOPPING=1", "STATUS=draining");
+    this.send(["STOPPING=1", "STATUS=draining"], PATIENCE_MS);
   }
 
   close(): void {

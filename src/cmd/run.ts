@@ -126,24 +126,24 @@ export default defineCommand({
     const held = lock(args["run-dir"], device);
     const notify = new Notifier();
     const stopping = { stop: false };
+    const onSignal = (name: keyof typeof SIGNALS): void => {
+      if (stopping.stop) {
+        out.log.warn(`${name} again: ended without draining`);
+        process.exit(SIGNALS[name]);
+      }
+      out.log.info(`${name}: stopping`);
+      notify.stopping();
+      stopping.stop = true;
+    };
+    // before anything is opened, so that a signal never leaves something half open
+    for (const name of Object.keys(SIGNALS) as (keyof typeof SIGNALS)[]) process.on(name, () => onSignal(name));
+    process.on("SIGHUP", () => out.log.info("SIGHUP is ignored: restart to read the configuration again"));
     try {
       if (options.cpu !== null) (await import("../hw/affinity.ts")).pinTo(options.cpu);
       const { openEngine } = await import("../engine/engine.ts");
       const engine = openEngine(options, engineLog(out));
-      const onSignal = (name: keyof typeof SIGNALS): void => {
-        if (stopping.stop) {
-          out.log.warn(`${name} again: ended without draining`);
-          process.exit(SIGNALS[name]);
-        }
-        out.log.info(`${name}: stopping`);
-        notify.stopping();
-        stopping.stop = true;
-        engine.requestStop();
-      };
-      for (const name of Object.keys(SIGNALS) as (keyof typeof SIGNALS)[]) process.on(name, () => onSignal(name));
-      process.on("SIGHUP", () => out.log.info("SIGHUP is ignored: restart to read the configuration again"));
       try {
-        notify.ready(`${device}: running`);
+        if (!stopping.stop) notify.ready(`${device}: running`);
         await engine.run(stopping);
         if (out.options.json) out.json({ version: 1, device, summary: engine.summary() });
       } finally {

@@ -46,7 +46,7 @@ describe.each([join(dir, "notify"), `@epnic-h6-${process.pid}`])("socket %s", (n
     await Bun.sleep(60);
     expect(r.take()).toBeNull();
     n.close();
-    expect(n.send("X=1")).toBe(false);
+    expect(n.send(["X=1"])).toBe(false);
     r.close();
   });
 });
@@ -68,8 +68,24 @@ test("no socket, no noise", () => {
 
 test("a socket that is gone is no failure", () => {
   const n = new Notifier({ NOTIFY_SOCKET: join(dir, "gone") });
-  expect(n.send("READY=1")).toBe(false);
+  expect(n.send(["READY=1"])).toBe(false);
   n.close();
+});
+
+test("a manager that is slow to read gets it in the end, one that never reads does not hold us up", async () => {
+  const name = `@epnic-h6-slow-${process.pid}`;
+  const r = new Receiver(name);
+  const n = new Notifier({ NOTIFY_SOCKET: name });
+  let sent = 0;
+  while (n.send(["STATUS=fill"])) sent++;
+  expect(sent).toBeGreaterThan(0);
+  const from = performance.now();
+  expect(n.send(["READY=1"], 50)).toBe(false);
+  expect(performance.now() - from).toBeLessThan(2000);
+  r.take();
+  expect(n.send(["READY=1"], 50)).toBe(true);
+  n.close();
+  r.close();
 });
 
 test("a watchdog meant for another process is not ours", () => {

@@ -1,6 +1,6 @@
 /** `run` as a process: ready, counters, lock, signals, summary. What the frames do is tested elsewhere. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { AF_UNIX, check, libc, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_DGRAM } from "../../src/hw/libc.ts";
@@ -18,6 +18,7 @@ class Systemd {
   readonly name = `@epnic-run-${process.pid}-${Math.random().toString(36).slice(2)}`;
   readonly #fd: number;
   readonly got: string[] = [];
+  readonly #timer: ReturnType<typeof setInterval>;
   constructor() {
     const raw = new TextEncoder().encode(this.name);
     const address = new Uint8Array(2 + raw.length);
@@ -26,6 +27,8 @@ class Systemd {
     address[2] = 0;
     this.#fd = check(libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket");
     check(libc.bind(this.#fd, address, address.length), "bind");
+    // the queue of a datagram socket holds ten messages
+    this.#timer = setInterval(() => this.poll(), 20);
   }
   poll(): void {
     const buffer = new Uint8Array(4096);
@@ -43,6 +46,7 @@ class Systemd {
     throw new Error(`no ${text} within 15 s; got ${JSON.stringify(this.got)}`);
   }
   close(): void {
+    clearInterval(this.#timer);
     libc.close(this.#fd);
   }
 }
@@ -124,6 +128,16 @@ describe.skipIf(why !== "")("run model", () => {
     });
   }, 30_000);
 
+  test("a signal while it is opening stops it as cleanly", async () => {
+    const run = start(["run", "model", ...FLAGS, ...HOST_FLAGS]);
+    const lockFile = join(dir, "model.lock");
+    for (let i = 0; i < 2000 && !(existsSync(lockFile) && readFileSync(lockFile, "utf8").startsWith(`${run.pid}`)); i++)
+      await Bun.sleep(1);
+    run.kill("SIGTERM");
+    expect(await run.exited).toBe(0);
+    expect(existsSync(join(dir, "model.counters"))).toBe(false);
+  }, 30_000);
+
   test("from a configuration file", async () => {
     const config = join(dir, "epnic.toml");
     writeFileSync(
@@ -132,8 +146,12 @@ describe.skipIf(why !== "")("run model", () => {
     );
     const run = start(["run", "--config", config, "--run-dir", dir]);
     try {
-      for (let i = 0; i < 300 && !existsSync(join(dir, "model.counters")); i++) await Bun.sleep(20);
-      const o = JSON.parse((await cli(["stat", "-j", "--run-dir", dir])).stdout);
+      let o = { pid: 0, state: {} };
+      for (const end = Date.now() + 10_000; o.pid !== run.pid && Date.now() < end; ) {
+        const r = await cli(["stat", "-j", "--run-dir", dir]);
+        if (r.status === 0) o = JSON.parse(r.stdout);
+      }
+      expect(o.pid).toBe(run.pid);
       expect(o.state).toMatchObject({ personality: "legacy", queue_size: 64 });
     } finally {
       run.kill("SIGTERM");
