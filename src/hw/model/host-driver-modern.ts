@@ -171,6 +171,10 @@ export class ModernDriver extends HostDriver {
       yield* this.access.sleep();
     }
     emptied();
+    yield* this.#w(COMMON_Q_SELECT, 2, queue.index);
+    if ((yield* this.#r(COMMON_Q_RESET, 2)) !== 0) return EBUSY;
+    yield* this.#w(COMMON_Q_SELECT, 2, queue.index);
+    if ((yield* this.#r(COMMON_Q_ENABLE, 2)) !== 0) return EBUSY;
     yield* this.#writeQueue(queue.index, queue.size, queue.desc, queue.avail, queue.used);
     if (queue.entry !== NO_VECTOR) yield* this.#writeVector(queue.index, queue.entry);
     yield* this.#w(COMMON_Q_SELECT, 2, queue.index);

@@ -73,6 +73,7 @@ export class HostNet {
   readonly #rxVector: number;
   readonly #txVector: number;
   readonly #configVector: number;
+  #held = 0;
   #rxNapi = false;
   #txNapi = false;
   #txStopped = false;
@@ -153,12 +154,39 @@ export class HostNet {
     this.#indirectBlocks.length = 0;
   }
 
+  /** Leave queue 0 or 1 alone: its reset is under way. */
+  hold(which: number): void {
+    this.#held |= 1 << which;
+  }
+
+  /** The device has given the queue up: empty it, and take every right back before it gets new ones. */
+  emptied(which: number): void {
+    if (which === 0) this.rx.restart();
+    else this.tx.restart();
+  }
+
+  /** The queue is enabled again. */
+  resume(which: number): void {
+    this.#held &= ~(1 << which);
+    if (which === 0) {
+      this.#rxNapi = false;
+      this.rx.ring.enableInterrupts();
+      if (this.rx.fill()) this.#kick(0);
+    } else {
+      this.#txNapi = false;
+      this.#txStopped = false;
+    }
+  }
+
   turn(): void {
     if (this.#irqDelay > 0) this.#irqDelay--;
     else if (this.#intx) this.#lineIrq();
     else this.#messageIrqs();
-    if (this.#rxNapi) this.#pollRx();
-    else this.#watch();
+    if ((this.#held & 1) === 0) {
+      if (this.#rxNapi) this.#pollRx();
+      else this.#watch();
+    }
+    if ((this.#held & 2) !== 0) return;
     if (this.#txNapi) this.#pollTx();
     this.#transmit();
   }

@@ -95,6 +95,15 @@ export class HostRx {
     this.#freeTop = this.slots;
   }
 
+  /** The queue was reset: buffers are the driver's again, the ring is empty. */
+  restart(): void {
+    this.ring.reset();
+    this.#slotOf.fill(-1);
+    for (let i = 0; i < this.slots; i++) this.#free[i] = i;
+    this.#freeTop = this.slots;
+    this.broken = 0;
+  }
+
   /** Post every free buffer. @returns true when the device wants to be notified */
   fill(): boolean {
     while (this.#freeTop > 0) {

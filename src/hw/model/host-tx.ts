@@ -48,6 +48,8 @@ export class HostTx {
   broken = 0;
   /** the device claimed to have written into a transmit chain */
   written = 0;
+  /** frames in flight when the queue was reset */
+  lost = 0;
   /** frames lost because their chain is longer than the ring */
   tooLong = 0;
 
@@ -84,6 +86,16 @@ export class HostTx {
     }
     this.#freeTop = this.slots;
     fill(this.#staging, 0, 128);
+  }
+
+  /** The queue was reset: frames in flight are lost, the ring is empty. */
+  restart(): void {
+    this.lost += this.frames - this.completed - this.lost;
+    this.ring.reset();
+    this.#slotOf.fill(-1);
+    for (let i = 0; i < this.slots; i++) this.#free[i] = i;
+    this.#freeTop = this.slots;
+    this.broken = 0;
   }
 
   /** Room for one more frame of any length. */

@@ -3,7 +3,7 @@
  * towards the function it finds, ending in a TAP, test callbacks or generated traffic. It stands for the PCIe host
  * where no virtual machine is attached (vfio-user-*.ts does that).
  */
-import { STATUS_DRIVER_OK, VIRTIO_VENDOR } from "../virtio.layout.ts";
+import { F_RING_RESET, STATUS_DRIVER_OK, VIRTIO_VENDOR } from "../virtio.layout.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { DEFAULT_PACE, HostAccess, type HostPace, type Steps } from "./host-access.ts";
 import { type DriverOptions, type DriverTruth, EBUSY, EIO, type HostDriver } from "./host-driver.ts";
@@ -12,7 +12,7 @@ import { ModernDriver } from "./host-driver-modern.ts";
 import { CallbackEnd, type HostEnd } from "./host-end.ts";
 import { enumerate, type HostFunction, readCaps } from "./host-enumerate.ts";
 import { type HostFaults, NO_FAULTS, type RingFault } from "./host-faults.ts";
-import { setBit, words } from "./host-features.ts";
+import { hasBit, setBit, words } from "./host-features.ts";
 import { RingSaboteur } from "./host-inject.ts";
 import { HostIrq } from "./host-irq.ts";
 import { type HostBlock, HostMemory } from "./host-memory.ts";
@@ -202,6 +202,19 @@ export class BuiltInHost implements HostSide {
   }
 
   /**
+   * Reset and enable again queue 0 (receive) or 1 (transmit) alone, as `ethtool -G` does. Its frames in flight are lost.
+   * @returns false when RING_RESET was not negotiated, or it cannot be done now
+   */
+  resetQueue(which: 0 | 1): boolean {
+    const { driver, net } = this;
+    if (this.state !== "bound" || this.#job !== null || net === null || !(driver instanceof ModernDriver)) return false;
+    if (!hasBit(driver.truth.accepted, F_RING_RESET)) return false;
+    net.hold(which);
+    this.#job = this.#resetQueue(driver, net, which);
+    return true;
+  }
+
+  /**
    * Break queue 0 (receive) or 1 (transmit) of the running driver.
    * @returns the head of the broken chain, or -1 when not bound or the ring is too full
    */
@@ -322,6 +335,15 @@ export class BuiltInHost implements HostSide {
     this.state = "idle";
     if (this.#rebind) this.#wantBind = true;
     this.#rebind = false;
+  }
+
+  *#resetQueue(driver: ModernDriver, net: HostNet, which: 0 | 1): Steps {
+    const rc = yield* driver.resetQueue(driver.queues[which], () => {
+      this.#saboteurs[which]?.undo();
+      net.emptied(which);
+    });
+    if (rc === 0) net.resume(which);
+    else this.error = `queue ${which} could not be reset: ${rc}`;
   }
 
   *#buryStale(): Steps {

@@ -125,6 +125,25 @@ test("set-up faults of the host are refused by the function, and the next bind i
   }
 });
 
+test("ring resets of a live function: down, up again with the one queue fresh, captures right", () => {
+  const r = rig("modern", "wide", {}, {});
+  expect(r.run(() => r.side.state === "bound" && r.fn.live)).toBe(true);
+  for (let round = 0; round < 10; round++) {
+    const which = (round & 1) as 0 | 1;
+    expect(r.side.resetQueue(which)).toBe(true);
+    expect(r.run(() => !r.fn.live, 1000)).toBe(true);
+    expect(r.run(() => r.fn.live && !r.side.busy, 5000)).toBe(true);
+    expect(r.fn.freshQueues).toBe(1 << which);
+    expect(r.side.error).toBe("");
+    r.side.truth!.queues.forEach((q, k) => {
+      const seen = r.fn.queues[k]!;
+      expect([seen.size, u64(seen.descLo, seen.descHi), seen.vector]).toEqual([q.size, q.desc, q.entry]);
+    });
+  }
+  expect(r.events.refused).toBe(0);
+  r.side.close();
+});
+
 test("resets and crashes at any moment: the function follows, and never lives with a queue the host does not have", () => {
   const r = rig("modern", "default", { pace: { reuseDelayTurns: 50 } }, {});
   let x = 99;

@@ -273,6 +273,33 @@ test("vectors: masked for a while, then unmasked; moved to another CPU under tra
   expect(end.checker.error).toBe(0);
 });
 
+test("ring reset: one queue starts over under traffic, the other goes on", () => {
+  const { host, device, end, run } = rig(
+    { frames: 1e9, least: 60, most: 1514 },
+    { kernel: "6.1" },
+    { features: bits(...MODERN, 15, 29, 40) },
+  );
+  for (let round = 0; round < 20; round++) {
+    const which = (round & 1) as 0 | 1;
+    const from = end.checker.frames;
+    expect(run(() => end.checker.frames > from + 100 && !host.busy)).toBe(true);
+    end.checker.error = 0;
+    expect(host.resetQueue(which)).toBe(true);
+    expect(host.resetQueue(which)).toBe(false);
+    expect(run(() => !host.busy)).toBe(true);
+    expect(host.error).toBe("");
+  }
+  const from = end.checker.frames;
+  run(() => end.checker.frames > from + 100);
+  end.checker.error = 0;
+  run(() => end.checker.frames > from + 500);
+  expect(end.checker.error).toBe(0);
+  expect([device.violations, device.faults, host.net!.rx.broken, host.net!.tx.broken]).toEqual([0, 0, 0, 0]);
+  expect(device.broken).toEqual([]);
+  host.rebind();
+  expect(run(() => host.binds === 2)).toBe(true);
+});
+
 test("link: config interrupts of both kinds reach the end", () => {
   for (const irq of ["auto", "intx"] as const) {
     for (const modern of [true, false]) {
