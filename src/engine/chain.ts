@@ -23,7 +23,8 @@ export const INDIRECT = 1;
  * @param desc the table, 4 int32 words a descriptor, starting at word `word`
  * @param size descriptors in the table
  * @param write DESC_F_WRITE when every descriptor must be device-writable (receive queues), else 0
- * @returns 0, INDIRECT (table address and length parked behind the last segment), or a negative code with out.a, out.b
+ * @returns 0; INDIRECT: the rest is in a table whose address and length are parked behind the last segment, at
+ *   out.count; or a negative code with out.a, out.b
  */
 export function walk(desc: Int32Array, word: number, size: number, head: number, write: number, out: Segments): number {
   let i = head;
@@ -41,9 +42,11 @@ export function walk(desc: Int32Array, word: number, size: number, head: number,
     out.len[k] = len;
     if (len <= 0) return bad(out, R_DESC_LENGTH, i, len);
     if ((flagsNext & (DESC_F_WRITE | DESC_F_INDIRECT)) !== write) {
-      // 2.7.5.3.1: an indirect descriptor stands alone: no NEXT, and here never behind other descriptors.
       if ((flagsNext & DESC_F_INDIRECT) === 0) return bad(out, R_DESC_DIRECTION, i, flagsNext & 0xffff);
-      if ((flagsNext & DESC_F_NEXT) !== 0 || i !== head) return bad(out, R_INDIRECT, head, len);
+      // 2.7.5.3.1: it ends the chain. 2.7.5.3.2: normal ones may stand in front of it, and its WRITE flag says nothing.
+      if ((flagsNext & DESC_F_NEXT) !== 0) return bad(out, R_INDIRECT, head, len);
+      out.count = k;
+      out.total += total;
       return INDIRECT;
     }
     total += len;

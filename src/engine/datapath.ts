@@ -5,7 +5,7 @@
 import type { Controller } from "../hw/controller.ts";
 import { CH_ABORT, type DmaChannel } from "../hw/dma-channel.ts";
 import type { NetPort } from "../hw/net-port.ts";
-import { DESC_F_WRITE } from "../hw/virtio.layout.ts";
+import { DESC_F_WRITE, USED_F_NO_NOTIFY } from "../hw/virtio.layout.ts";
 import { BoardRing } from "./board-ring.ts";
 import { OK, R_DMA_ABORT, R_DMA_STUCK } from "./codes.ts";
 import type { Fetcher } from "./fetch.ts";
@@ -97,9 +97,11 @@ export class DataPath {
     this.toBoard.attach(o.hdrLen, o.boardMergeable, o.txVector);
     this.irq.attach(o.msix);
     this.attachBoard();
-    // 2.7.10: the loop polls, so the host need not spend a posted write on every notification.
-    this.hqRx.putUsedFlags(this.ch.write, 1);
-    this.hqTx.putUsedFlags(this.ch.write, 1);
+    // 2.7.10.2: the loop polls, so the host need not spend a posted write on every notification. With EVENT_IDX the
+    // flags must be 0; avail_event stays 0 as the driver left it, which asks for one notification in 65536.
+    const flags = o.eventIdx ? 0 : USED_F_NO_NOTIFY;
+    this.hqRx.putUsedFlags(this.ch.write, flags);
+    this.hqTx.putUsedFlags(this.ch.write, flags);
     this.ch.write.commit();
   }
 
@@ -117,7 +119,10 @@ export class DataPath {
     if (rc < 0) return rc;
     const write = this.ch.write;
     const port = this.port;
-    if (port.generation !== this.generation) this.boardReset();
+    if (port.generation !== this.generation) {
+      rc = this.boardReset();
+      if (rc < 0) return rc;
+    }
 
     let work = this.toHost.finish();
     if (this.toHost.notify) {
@@ -175,10 +180,23 @@ export class DataPath {
     hq.interruptSent();
   }
 
-  /** The board's driver started over: what was in flight for it is void, its new rings begin where it says. */
-  private boardReset(): void {
-    this.abandoned += this.toHost.abandon() + this.toBoard.abandon();
+  /**
+   * The board's driver started over: what was in flight for it is void and must not land any more, its new rings begin
+   * where it says. The write channel goes on: the host's used elements are on it. @returns 0 or a negative code
+   */
+  private boardReset(): number {
+    const { read, fetch } = this.ch;
+    if (read.putCount !== read.doneCount) {
+      if (read.recover() < 0) return this.stuck(read);
+      if (fetch === read) {
+        this.hqRx.refetch();
+        this.hqTx.refetch();
+      }
+    }
+    this.toHost.disown();
+    this.abandoned += this.toBoard.disown();
     this.attachBoard();
+    return OK;
   }
 
   /** Nothing in flight and nothing owed: the loop may sleep. */
@@ -197,7 +215,7 @@ export class DataPath {
     return write.putCount === write.doneCount && read.putCount === read.doneCount && fetch.putCount === fetch.doneCount;
   }
 
-  /** Config change interrupt (4.1.4.8): the host re-reads link state. */
+  /** Config change interrupt (4.1.5.4): the host re-reads link state. */
   configInterrupt(vector: number): void {
     const write = this.ch.write;
     if (write.room() > 1 && this.irq.raise(write, vector) !== 0) write.commit();
@@ -226,9 +244,35 @@ export class DataPath {
     if (fetch !== read && fetch.recover() < 0) rc = this.stuck(fetch);
     this.irq.detach();
     this.fetcher.reset();
+    if (this.port.generation !== this.generation) {
+      this.toHost.disown();
+      this.abandoned += this.toBoard.disown();
+      return rc;
+    }
     this.abandoned += this.toHost.abandon() + this.toBoard.abandon();
     if (this.toHost.notify) this.port.notify(1);
     return rc;
+  }
+
+  /**
+   * Begin a configuration change notification while no life is served (2.1.2: DEVICE_NEEDS_RESET); the channels are at
+   * rest. The caller then runs settle() once a turn for as long as the host has not reset the function.
+   */
+  announce(msix: boolean, vector: number): void {
+    this.irq.attach(msix);
+    this.configInterrupt(vector);
+  }
+
+  /** @returns true while something of announce() is owed: a pulse to end, a mask to wait for, an element under way */
+  settle(): boolean {
+    const write = this.ch.write;
+    if (this.advance(write) < 0) {
+      // The host cannot be reached by DMA; the next life needs the channel at rest.
+      write.recover();
+      return false;
+    }
+    if (this.irq.turn(write) !== 0) write.commit();
+    return this.irq.busy || write.putCount !== write.doneCount;
   }
 
   private stuck(ch: DmaChannel): number {

@@ -60,6 +60,7 @@ export class HostRing {
   // Interrupt suppression, see wantsInterrupt().
   private irqState = 0;
   private irqMark = 0;
+  private irqIdx = 0;
   private irqAgain = false;
   private signalled = 0;
 
@@ -263,9 +264,16 @@ export class HostRing {
   private fetchTables(): number {
     for (let i = this.seen; i !== this.target; i = (i + 1) & 0xffff) {
       const head = this.avail[2 + (i & this.mask)]!;
-      const w = head << 2;
-      if ((this.desc[w + 3]! & DESC_F_INDIRECT) === 0) continue;
-      if (!this.indirect) return this.bad(R_INDIRECT_NOT_NEGOTIATED, head, this.desc[w + 3]! & 0xffff);
+      // closeChains() has seen the whole chain; the indirect descriptor is its last one (2.7.5.3.2).
+      let d = head;
+      let flagsNext = this.desc[(d << 2) + 3]!;
+      while ((flagsNext & (DESC_F_INDIRECT | DESC_F_NEXT)) === DESC_F_NEXT) {
+        d = flagsNext >>> 16;
+        flagsNext = this.desc[(d << 2) + 3]!;
+      }
+      if ((flagsNext & DESC_F_INDIRECT) === 0) continue;
+      if (!this.indirect) return this.bad(R_INDIRECT_NOT_NEGOTIATED, d, flagsNext & 0xffff);
+      const w = d << 2;
       const len = this.desc[w + 2]!;
       if (len <= 0 || (len & 15) !== 0 || len > INDIRECT_MAX * 16) return this.bad(R_INDIRECT, head, len);
       if (this.fetcher.room() < 1) {
@@ -317,6 +325,13 @@ export class HostRing {
   private fetchAt(bytes: number, lo: number, hi: number, add: number, off: number): void {
     const at = (lo + add) | 0;
     this.fetcher.put(bytes, at, at >>> 0 < lo >>> 0 ? hi + 1 : hi, this.mem, off);
+  }
+
+  /** The channel that fetches was restarted: what was asked for is lost, ask again. */
+  refetch(): void {
+    this.state = IDLE;
+    if (this.irqFetch) this.irqState = 2;
+    this.irqFetch = false;
   }
 
   /** Head of the k-th entry behind `next`; the caller has checked available(). */
@@ -413,6 +428,7 @@ export class HostRing {
     if (this.irqState === 0) {
       this.irqState = 1;
       this.irqMark = mark;
+      this.irqIdx = this.published;
     } else this.irqAgain = true;
   }
 
@@ -425,6 +441,9 @@ export class HostRing {
     if (this.irqState !== 3) return false;
     this.irqState = 0;
     const due = this.wantsInterrupt();
+    // A confirmed "no" settles everything up to there. Without this the distance since the last interrupt could
+    // reach 65536, and used_event just behind an old `signalled` would look as if it had been passed already.
+    if (!due) this.signalled = this.irqIdx;
     if (this.irqAgain) {
       this.irqAgain = false;
       if (!due) this.confirmLater(ch.putCount);

@@ -19,6 +19,8 @@ const RECORDS = 4096;
 const MAX_BUFFERS = 128;
 /** Ethernet header */
 const ETH_MIN = 14;
+/** elements of a frame in one piece, with what ends its burst */
+const SINGLE_ROOM = 2 + HostRing.PUBLISH_ELEMENTS + 1;
 
 export interface DirectionLimits {
   /** frames of one burst */
@@ -49,6 +51,8 @@ export class ToHost {
   private readonly irq: Interrupts;
   private readonly limits: DirectionLimits;
   private readonly hdr: DmaRegion;
+  private readonly hdrLo: number;
+  private readonly hdrHi: number;
   private readonly src = new Segments();
   private readonly dst = new Segments();
   private readonly lens = new Int32Array(MAX_BUFFERS);
@@ -83,6 +87,8 @@ export class ToHost {
     this.irq = irq;
     this.limits = limits;
     this.hdr = memory.alloc("tx-headers", HDR_SLOTS * HDR_SLOT, 64);
+    this.hdrLo = this.hdr.bus | 0;
+    this.hdrHi = Math.floor(this.hdr.bus / 4294967296);
   }
 
   /**
@@ -113,9 +119,29 @@ export class ToHost {
     let taken = 0;
     let burstBytes = 0;
     const before = ch.putCount;
+    const least = this.hdrLen + ETH_MIN;
     let rc: number = OK;
     while (taken < queued && begun < this.limits.burst && this.inflight + burstBytes < this.limits.inflightBytes) {
       const head = eq.peek(0);
+      // Nearly every frame of a usual MTU: one descriptor on each side. What is unusual or wrong goes the long way.
+      if (hq.next !== hq.ready && eq.single(head) && eq.len >= least) {
+        const buffer = hq.peek(0);
+        if (hq.single(buffer) && hq.len >= eq.len) {
+          if (ch.room() < SINGLE_ROOM || this.records() >= RECORDS - 2) break;
+          const len = eq.len;
+          this.putSingle();
+          hq.pushUsed(buffer, len);
+          hq.consume(1);
+          eq.consume(1);
+          taken++;
+          this.record(head);
+          begun++;
+          burstBytes += len;
+          this.frames++;
+          this.bytes += len - this.hdrLen;
+          continue;
+        }
+      }
       src.clear();
       rc = eq.segments(head, src);
       if (rc < 0) {
@@ -123,8 +149,8 @@ export class ToHost {
         break;
       }
       const total = src.total;
-      if (total < this.hdrLen + ETH_MIN) {
-        rc = this.fault("eq.tx", R_FRAME_SHORT, total, this.hdrLen + ETH_MIN);
+      if (total < least) {
+        rc = this.fault("eq.tx", R_FRAME_SHORT, total, least);
         break;
       }
       // Receive buffers until the frame fits.
@@ -145,15 +171,18 @@ export class ToHost {
         k++;
         if (k === MAX_BUFFERS) break;
       }
-      if (rc < 0) {
-        if (rc === R_CHAIN_TOO_LONG && k > 0) rc = OK;
-        else {
-          rc = this.fault("hq.rx", rc, dst.a, dst.b);
-          break;
-        }
+      // More pieces than are handled would never go, and block what is behind them.
+      let never = false;
+      if (rc === R_CHAIN_TOO_LONG && k > 0) {
+        rc = OK;
+        never = true;
+      } else if (rc < 0) {
+        rc = this.fault("hq.rx", rc, dst.a, dst.b);
+        break;
       }
-      if (dst.total < total) {
-        if ((!this.mergeable && k === 1) || k === MAX_BUFFERS || k === hq.size) {
+      if (src.count + dst.count >= MAX_SEGMENTS) never = true;
+      if (never || dst.total < total) {
+        if (never || (!this.mergeable && k === 1) || k === MAX_BUFFERS || k === hq.size) {
           this.dropped++;
           eq.consume(1);
           taken++;
@@ -165,7 +194,7 @@ export class ToHost {
         break;
       }
       if (ch.room() < src.count + dst.count + 2 + HostRing.PUBLISH_ELEMENTS + 1) break;
-      if (this.records() >= RECORDS - 2 || src.count + dst.count >= MAX_SEGMENTS) break;
+      if (this.records() >= RECORDS - 2) break;
       this.header(src, k);
       emit(ch, src, dst, total);
       let left = total;
@@ -204,6 +233,39 @@ export class ToHost {
     return rc < 0 ? rc : begun;
   }
 
+  /** Header and data of the frame that eq.single() and hq.single() found. */
+  private putSingle(): void {
+    const { eq, hq, ch, hdrLen } = this;
+    const u8 = eq.bytes;
+    const off = eq.off;
+    if (hdrLen < 12 || this.patch) {
+      if (hdrLen >= 12) {
+        u8[off + NET_HDR_NUM_BUFFERS] = 1;
+        u8[off + NET_HDR_NUM_BUFFERS + 1] = 0;
+      }
+      ch.put(eq.len, eq.lo, eq.hi, hq.lo, hq.hi);
+      return;
+    }
+    const slot = this.hdrSlot;
+    this.hdrSlot = (slot + 1) & (HDR_SLOTS - 1);
+    const at = slot * HDR_SLOT;
+    const out = this.hdr.u8;
+    for (let i = 0; i < hdrLen; i++) out[at + i] = u8[off + i]!;
+    out[at + NET_HDR_NUM_BUFFERS] = 1;
+    out[at + NET_HDR_NUM_BUFFERS + 1] = 0;
+    const bus = (this.hdrLo + at) | 0;
+    ch.put(hdrLen, bus, bus >>> 0 < this.hdrLo >>> 0 ? this.hdrHi + 1 : this.hdrHi, hq.lo, hq.hi);
+    const src = (eq.lo + hdrLen) | 0;
+    const dst = (hq.lo + hdrLen) | 0;
+    ch.put(
+      eq.len - hdrLen,
+      src,
+      src >>> 0 < eq.lo >>> 0 ? (eq.hi + 1) | 0 : eq.hi,
+      dst,
+      dst >>> 0 < hq.lo >>> 0 ? (hq.hi + 1) | 0 : hq.hi,
+    );
+  }
+
   /**
    * num_buffers is the device's to set (5.1.6.4.1) and is what makes the header differ: patch it in the board's own
    * buffer where allowed, else send the header from a slot of ours as an element of its own.
@@ -234,16 +296,15 @@ export class ToHost {
     out[off + NET_HDR_NUM_BUFFERS] = buffers & 0xff;
     out[off + NET_HDR_NUM_BUFFERS + 1] = buffers >>> 8;
     dropFront(src, this.hdrLen);
-    const bus = this.hdr.bus + off;
-    const hi = Math.floor(bus / 4294967296);
+    const bus = (this.hdrLo + off) | 0;
     for (let i = src.count; i > 0; i--) {
       src.lo[i] = src.lo[i - 1]!;
       src.hi[i] = src.hi[i - 1]!;
       src.len[i] = src.len[i - 1]!;
       src.off[i] = src.off[i - 1]!;
     }
-    src.lo[0] = bus - hi * 4294967296;
-    src.hi[0] = hi;
+    src.lo[0] = bus;
+    src.hi[0] = bus >>> 0 < this.hdrLo >>> 0 ? this.hdrHi + 1 : this.hdrHi;
     src.len[0] = this.hdrLen;
     src.count++;
     src.total += this.hdrLen;
@@ -291,6 +352,14 @@ export class ToHost {
     this.inflight = 0;
     this.notify = lost > 0 && this.eq.publish();
     return lost;
+  }
+
+  /** The board's driver started over: its chains are void. What is on its way to the host goes on. */
+  disown(): void {
+    this.eqHead = this.eqTail;
+    this.recHead = this.recTail;
+    this.inflight = 0;
+    this.notify = false;
   }
 
   get outstanding(): number {

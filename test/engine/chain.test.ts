@@ -118,8 +118,15 @@ describe("indirect tables (2.7.5.3)", () => {
     const out = new Segments();
     expect(walkIndirect(table(1, { 0: [0, 16, IND, 0] }), 0, 16, 16, 0, 0, out)).toBe(R_INDIRECT);
     expect(walk(table(2, { 0: [0, 16, IND | NEXT, 1], 1: [0, 16, 0, 0] }), 0, 2, 0, 0, out)).toBe(R_INDIRECT);
-    // Linux never does it; 2.7.5.3.1 allows an indirect descriptor only alone here.
-    expect(walk(table(2, { 0: [0, 16, NEXT, 1], 1: [0, 16, IND, 0] }), 0, 2, 0, 0, out)).toBe(R_INDIRECT);
+  });
+
+  test("normal descriptors in front of the indirect one (2.7.5.3.2), whose WRITE flag says nothing", () => {
+    const out = new Segments();
+    const main = table(2, { 0: [0x100, 12, NEXT, 1], 1: [0x5000, 32, IND | WRITE, 0] });
+    expect(walk(main, 0, 2, 0, 0, out)).toBe(INDIRECT);
+    expect([out.count, out.total, out.lo[1], out.len[1]]).toEqual([1, 12, 0x5000, 32]);
+    expect(walkIndirect(table(2, { 0: [0x9000, 64, NEXT, 1], 1: [0xa000, 8, 0, 0] }), 0, 32, 32, 0, 0, out)).toBe(0);
+    expect([out.count, out.total]).toEqual([3, 84]);
   });
 
   test("indices inside an indirect table count in that table", () => {
