@@ -123,7 +123,6 @@ export default defineCommand({
     (await import("./_jit.ts")).needJit();
     const { lock } = await import("./_lock.ts");
     const { Notifier } = await import("./_notify.ts");
-    const held = lock(args["run-dir"], device);
     const notify = new Notifier();
     const stopping = { stop: false };
     const onSignal = (name: keyof typeof SIGNALS): void => {
@@ -138,6 +137,7 @@ export default defineCommand({
     // before anything is opened, so that a signal never leaves something half open
     for (const name of Object.keys(SIGNALS) as (keyof typeof SIGNALS)[]) process.on(name, () => onSignal(name));
     process.on("SIGHUP", () => out.log.info("SIGHUP is ignored: restart to read the configuration again"));
+    const held = lock(args["run-dir"], device);
     try {
       if (options.cpu !== null) (await import("../hw/affinity.ts")).pinTo(options.cpu);
       const { openEngine } = await import("../engine/engine.ts");
