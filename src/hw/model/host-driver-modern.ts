@@ -265,6 +265,8 @@ export class ModernDriver extends HostDriver {
     if (index >= (yield* this.#r(COMMON_NUMQ, 2))) return this.#fail(ENOENT, `queue ${index} is not below num_queues`);
     yield* this.#w(COMMON_Q_SELECT, 2, index);
     let size = yield* this.#r(COMMON_Q_SIZE, 2);
+    // a device with one size register for all queues shows us the bad size of the one before
+    if (options.faults.badRingSize !== 0 && this.queues.length > 0) size = this.queues[0].size;
     yield* this.#w(COMMON_Q_SELECT, 2, index);
     const enabled = yield* this.#r(COMMON_Q_ENABLE, 2);
     if (size === 0 || enabled !== 0) return this.#fail(ENOENT, `queue ${index} has size ${size} and enable ${enabled}`);
@@ -279,8 +281,7 @@ export class ModernDriver extends HostDriver {
     const desc = f.misalignedQueue ? base + 8 : base;
     const avail = base + at.avail;
     const used = f.overlappingQueue ? avail : base + at.used;
-    // only in the last queue: a device with one size register for all would show it to us when we ask for the next
-    const written = f.badRingSize !== 0 && index === 1 ? f.badRingSize : size;
+    const written = f.badRingSize !== 0 ? f.badRingSize : size;
     yield* this.#writeQueue(index, written, desc, avail, used);
     if (entry !== NO_VECTOR && (yield* this.#writeVector(index, entry)) === NO_VECTOR) {
       memory.freeRing(block);

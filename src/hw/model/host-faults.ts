@@ -10,7 +10,7 @@ export interface HostFaults {
   misalignedQueue: boolean;
   /** used ring address equal to the available ring's (modern) */
   overlappingQueue: boolean;
-  /** size written for queue 1 is this, for example 100 (modern); 0 = off */
+  /** queue size written is this, for example 100 (modern); 0 = off */
   badRingSize: number;
   /** queue addresses outside host memory (both personalities) */
   unmappedQueue: boolean;
