@@ -93,7 +93,7 @@ export class ModernFunction implements HostFunction {
     this.vectors = parts.vectors;
     this.intxPin = parts.intxPin;
     this.offersRingReset = ((parts.features >>> F_GUEST_TSO6) & 1) === 1;
-    this.words = new QueueWords(this.common, parts.queueSize, this.stats);
+    this.words = new QueueWords(this.common, parts.queueSize, this.stats, parts.dbi, parts.msixCap);
     this.queues = this.words.queues;
     st16(this.common + COMMON_MSIX, NO_VECTOR);
     st16(this.common + COMMON_Q_MSIX, NO_VECTOR);
@@ -199,6 +199,12 @@ export class ModernFunction implements HostFunction {
     const [rx, tx] = this.queues;
     if (queuesOverlap(rx, tx)) return this.refuse(status, "the rings of queue 0 and queue 1 overlap");
     this.msix = msixEnabled(parts.dbi, parts.msixCap);
+    const mode = this.msix ? 1 : 0;
+    if (words.msixAt[0] !== mode || words.msixAt[1] !== mode)
+      return this.refuse(
+        status,
+        "the driver changed between MSI-X and INTx after a queue was captured (a retry was missed)",
+      );
     if (this.msix) {
       const why = judgeVectors(rx.vector, tx.vector, words.vectorSure[0] === 1, parts.vectors);
       if (why !== "") return this.refuse(status, why);
@@ -223,6 +229,10 @@ export class ModernFunction implements HostFunction {
   }
 
   private refuse(status: number, rule: string): number {
+    // for the notification that comes with NEEDS_RESET
+    const config = ld16(this.common + COMMON_MSIX);
+    this.msix = msixEnabled(this.parts.dbi, this.parts.msixCap);
+    this.configVector = this.msix && config < this.parts.vectors ? config : NO_VECTOR;
     this.state = REFUSED;
     this.live = false;
     this.frozen = status & ~STATUS_NEEDS_RESET;
@@ -285,21 +295,22 @@ export class ModernFunction implements HostFunction {
     // 4.1.4.3: the generation changes behind the fields, and a driver that saw a mix reads again
     this.generation = (this.generation + 1) & 0xff;
     st8(this.common + COMMON_CFGGENERATION, this.generation);
-    return this.configChanged() ? 1 : 0;
+    return this.live && ((this.featuresLo >>> F_STATUS) & 1) === 1 ? this.configInterrupt() : 0;
   }
 
-  private configChanged(): boolean {
-    if (!this.live || ((this.featuresLo >>> F_STATUS) & 1) === 0) return false;
-    if (this.msix) return this.configVector !== NO_VECTOR;
+  /** 4.1.4.5.1: the ISR bit is set first, with MSI-X too. @returns 1 when the driver can be told */
+  private configInterrupt(): number {
     st8(this.parts.bar + MODERN_ISR, ISR_QUEUE | ISR_CONFIG);
     this.isrCountdown = ISR_CONFIG_POLLS;
-    return true;
+    return this.msix && this.configVector === NO_VECTOR ? 0 : 1;
   }
 
-  setNeedsReset(): void {
+  setNeedsReset(): number {
     const at = this.common + COMMON_STATUS;
     const status = ld8(at);
-    if ((status & STATUS_DRIVER_OK) !== 0) st8(at, status | STATUS_NEEDS_RESET);
+    if ((status & STATUS_DRIVER_OK) === 0) return 0;
+    st8(at, status | STATUS_NEEDS_RESET);
+    return this.configInterrupt();
   }
 
   notifyHint(queue: number): number {

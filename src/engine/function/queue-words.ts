@@ -4,6 +4,7 @@
  * and once both queues are captured. It judges queues, not the whole negotiation (modern.ts).
  */
 import { ld16, ld32, st16, st32, wmb } from "../../hw/mem.ts";
+import type { Mmio } from "../../hw/mmio.ts";
 import {
   COMMON_Q_DESCLO,
   COMMON_Q_ENABLE,
@@ -29,6 +30,7 @@ import {
   W_USED_LO,
 } from "./capture.ts";
 import type { FunctionStats, QueueCapture } from "./host-function.ts";
+import { msixEnabled } from "./parts.ts";
 
 const TWO32 = 4294967296;
 
@@ -38,6 +40,8 @@ export class QueueWords {
   readonly valid = new Uint8Array(2);
   /** queue 0's vector was read after the host had gone on */
   readonly vectorSure = new Uint8Array(2);
+  /** MSI-X Enable when the queue was captured: an attempt of the host has one interrupt policy for all queues */
+  readonly msixAt = new Uint8Array(2);
   /** queue_enable was seen set since the last clear (the burst that ends a set-up) */
   enableSeen = false;
   /** queue whose words are, or were when zeroed, the current ones; -1 none */
@@ -67,11 +71,13 @@ export class QueueWords {
   private readonly raw = [new Int32Array(QUEUE_WORDS), new Int32Array(QUEUE_WORDS)];
   private readonly rawSize = new Int32Array(2);
 
-  /** @param common CPU address of the common config */
+  /** @param common CPU address of the common config @param dbi,msixCap where MSI-X Enable is read */
   constructor(
     private readonly common: number,
     private readonly maxSize: number,
     private readonly stats: FunctionStats,
+    private readonly dbi: Mmio,
+    private readonly msixCap: number,
   ) {}
 
   /** Forget everything; the words in memory stay. */
@@ -200,6 +206,11 @@ export class QueueWords {
       any |= now[i]!;
     }
     last.set(now);
+    if (same && this.apartOf >= 0 && select !== this.apartOf) {
+      this.takeApart();
+      return;
+    }
+    this.apartOf = -1;
     if (any === 0) {
       if (!this.parked) this.owner = -1;
       return;
@@ -209,11 +220,6 @@ export class QueueWords {
       this.zero();
       return;
     }
-    if (same && this.apartOf >= 0 && select !== this.apartOf) {
-      this.takeApart();
-      return;
-    }
-    this.apartOf = -1;
     if (this.parked) {
       // both were captured, so the host has begun again without a sign; what it did to queue 0 may be lost
       this.stats.restarts++;
@@ -303,6 +309,7 @@ export class QueueWords {
     q.vector = NO_VECTOR;
     this.valid[k] = 1;
     this.vectorSure[k] = 0;
+    this.msixAt[k] = msixEnabled(this.dbi, this.msixCap) ? 1 : 0;
     this.halfSize[k] = 0;
     this.seqOf[k] = ++this.seq;
     this.owner = k;
