@@ -4,7 +4,7 @@
  */
 import { fence, ld16, st16 } from "../hw/mem.ts";
 import type { LocalBuffers, LocalRing } from "../hw/net-port.ts";
-import { AVAIL_F_NO_INTERRUPT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
+import { AVAIL_F_NO_INTERRUPT, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
 import { INDIRECT, walk, walkIndirect } from "./chain.ts";
 import { R_AVAIL_JUMP, R_LOCAL_ADDRESS } from "./codes.ts";
 import { type Segments, translate } from "./segments.ts";
@@ -26,6 +26,22 @@ export class BoardRing {
   private table: Int32Array;
   private readonly raw: Segments;
 
+  /** the chain that single() found: bus address as int32 words, bytes, offset in `bytes` */
+  lo = 0;
+  hi = 0;
+  len = 0;
+  off = 0;
+  // base and bus address of the buffers as int32 words, for single()
+  private desc: Int32Array;
+  private u8: Uint8Array;
+  private baseLo = 0;
+  private baseHi = 0;
+  private busLo = 0;
+  private busHi = 0;
+  private limit = 0;
+  private pageLo: Int32Array | null = null;
+  private pageHi: Int32Array | null = null;
+
   constructor(name: string, write: number, ring: LocalRing, buffers: LocalBuffers, scratch: Segments) {
     this.name = name;
     this.write = write;
@@ -33,6 +49,8 @@ export class BoardRing {
     this.buffers = buffers;
     this.raw = scratch;
     this.table = new Int32Array(0);
+    this.desc = ring.desc;
+    this.u8 = buffers.u8;
     this.attach(ring, buffers, 0);
   }
 
@@ -43,6 +61,15 @@ export class BoardRing {
     this.size = ring.size;
     this.mask = ring.size - 1;
     this.next = this.used = this.published = this.seen = idx & 0xffff;
+    this.desc = ring.desc;
+    this.u8 = buffers.u8;
+    this.baseLo = buffers.base | 0;
+    this.baseHi = Math.floor(buffers.base / 4294967296) | 0;
+    this.busLo = buffers.busBase | 0;
+    this.busHi = Math.floor(buffers.busBase / 4294967296) | 0;
+    this.limit = Math.min(buffers.u8.length, 0x7fffffff);
+    this.pageLo = buffers.pageBusLo;
+    this.pageHi = buffers.pageBusHi;
     const whole = buffers.u8.byteOffset % 4 === 0 ? buffers.u8.byteLength & ~3 : 0;
     this.table = new Int32Array(buffers.u8.buffer, buffers.u8.byteOffset, whole >> 2);
   }
@@ -73,6 +100,37 @@ export class BoardRing {
 
   consume(k: number): void {
     this.next = (this.next + k) & 0xffff;
+  }
+
+  /**
+   * The short way for a chain of one descriptor that is contiguous on the bus: fills lo, hi, len, off.
+   * @returns false for everything else, faults included; then segments() knows better
+   */
+  single(head: number): boolean {
+    if (head >= this.size) return false;
+    const desc = this.desc;
+    const w = head << 2;
+    const len = desc[w + 2]!;
+    if ((desc[w + 3]! & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) !== this.write) return false;
+    const lo = desc[w]!;
+    const off = (lo - this.baseLo) | 0;
+    const borrow = lo >>> 0 < this.baseLo >>> 0 ? 1 : 0;
+    if (((desc[w + 1]! - this.baseHi - borrow) | 0) !== 0 || off < 0 || len <= 0 || off > this.limit - len)
+      return false;
+    const pageLo = this.pageLo;
+    if (pageLo === null) {
+      const bus = (this.busLo + off) | 0;
+      this.lo = bus;
+      this.hi = bus >>> 0 < this.busLo >>> 0 ? (this.busHi + 1) | 0 : this.busHi;
+    } else {
+      const page = off >>> 12;
+      if ((off & 4095) + len > 4096 || (pageLo[page] === 0 && this.pageHi![page] === 0)) return false;
+      this.lo = pageLo[page]! | (off & 4095);
+      this.hi = this.pageHi![page]!;
+    }
+    this.len = len;
+    this.off = off;
+    return true;
   }
 
   /** Append the chain at `head`, translated to bus addresses. @returns 0 or a negative code with out.a, out.b */
@@ -113,7 +171,7 @@ export class BoardRing {
   publish(): boolean {
     if (this.used === this.published) return false;
     this.published = this.used;
-    fence();
+    // st16 releases: the elements are visible before the index.
     st16(this.ring.usedPtr + 2, this.used);
     // The index must be visible before the flag is read, or an interrupt can be missed.
     fence();
@@ -131,6 +189,6 @@ export class BoardRing {
   }
 
   get bytes(): Uint8Array {
-    return this.buffers.u8;
+    return this.u8;
   }
 }

@@ -53,6 +53,10 @@ export class HostRing {
   /** numbers for codes.describe() */
   a = 0;
   b = 0;
+  /** the chain that single() found: address as int32 words, bytes */
+  lo = 0;
+  hi = 0;
+  len = 0;
   /** fetches begun and fetches that found nothing new (counters) */
   fetches = 0;
   emptyFetches = 0;
@@ -337,6 +341,21 @@ export class HostRing {
   /** Head of the k-th entry behind `next`; the caller has checked available(). */
   peek(k: number): number {
     return this.avail[2 + ((this.next + k) & this.mask)]!;
+  }
+
+  /**
+   * The short way for a chain of one descriptor: fills lo, hi, len.
+   * @returns false for everything else, faults included; then segments() knows better
+   */
+  single(head: number): boolean {
+    const desc = this.desc;
+    const w = head << 2;
+    const len = desc[w + 2]!;
+    if ((desc[w + 3]! & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) !== this.write || len <= 0) return false;
+    this.lo = desc[w]!;
+    this.hi = desc[w + 1]!;
+    this.len = len;
+    return true;
   }
 
   /** Append the segments of the chain at `head` to `out`. @returns 0 or a negative code with out.a, out.b */
