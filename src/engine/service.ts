@@ -54,6 +54,8 @@ export class Service {
   private event = FN_NONE;
   private code = 0;
   private live = false;
+  /** a configuration change notification is on its way although nothing is served */
+  private owes = false;
   private framesAtUp = 0;
   private upSinceMs = 0;
 
@@ -89,7 +91,7 @@ export class Service {
           return SLICE_FAULT;
         }
         work += rc;
-      }
+      } else if (this.owes) this.owes = dp.settle();
       if (work > 0) idle = 0;
       else if (++idle > idleTurns && (!this.live || dp.quiet)) return SLICE_IDLE;
       if (t === most || ((t & 15) === 0 && Bun.nanoseconds() > until)) return SLICE_OVER;
@@ -177,7 +179,7 @@ export class Service {
     this.stopData();
     this.link = "refused";
     this.diagnosis = this.fn.lastRefusal;
-    this.fn.setNeedsReset();
+    this.needsReset();
     this.log.error(`negotiation refused: ${this.fn.lastRefusal}`);
   }
 
@@ -196,10 +198,22 @@ export class Service {
     this.diagnosis = text;
     this.log.error(`${text}. The queues are stopped until the host resets the function`);
     fn.setLink(false);
-    fn.setNeedsReset();
+    this.needsReset();
+  }
+
+  /** 2.1.2: a driver that is at DRIVER_OK must be told. The channels are at rest here. */
+  private needsReset(): void {
+    const { fn, dp } = this;
+    if (fn.setNeedsReset() === 0 || (command(this.ctrl) & COMMAND_MASTER) === 0) return;
+    dp.announce(fn.msix, fn.configVector);
+    this.owes = true;
   }
 
   private stopData(): void {
+    if (this.owes) {
+      this.owes = false;
+      this.dp.detach();
+    }
     if (!this.live) return;
     this.live = false;
     const rc = this.dp.detach();

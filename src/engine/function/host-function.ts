@@ -77,8 +77,11 @@ export interface HostFunction {
   readonly configVector: number;
   /** Show the carrier to the host. @returns 1 when a config interrupt should be raised */
   setLink(up: boolean): number;
-  /** DEVICE_NEEDS_RESET (VIRTIO 1.2 2.1.2). A read-modify-write of a word the host writes: only when the host is quiet. */
-  setNeedsReset(): void;
+  /**
+   * DEVICE_NEEDS_RESET (VIRTIO 1.2 2.1.2). A read-modify-write of a word the host writes: only when the host is quiet.
+   * @returns 1 when a config interrupt must be raised (msix and configVector are valid for it, after a refusal too)
+   */
+  setNeedsReset(): number;
   /** @returns the last notify value for this queue since the last call, -1 for none. A hint: notifies collapse. */
   notifyHint(queue: number): number;
   /** CPU addresses of the MSI-X table and its pending bits in BAR memory, 0 when the function has no MSI-X */

@@ -241,6 +241,10 @@ export class LegacyFunction implements HostFunction {
   }
 
   private refuse(status: number, rule: string): number {
+    // for the notification that comes with NEEDS_RESET
+    const config = this.wide ? ld16(this.bar + LEGACY_MSI_CONFIG_VECTOR) : NO_VECTOR;
+    this.msix = this.wide;
+    this.configVector = config < this.parts.vectors ? config : NO_VECTOR;
     this.state = REFUSED;
     this.live = false;
     this.frozen = status & ~STATUS_NEEDS_RESET;
@@ -263,17 +267,22 @@ export class LegacyFunction implements HostFunction {
     config.up = up;
     config.writeStatus(this.configAt());
     wmb();
-    if (!this.live || ((this.featuresLo >>> F_STATUS) & 1) === 0) return 0;
-    if (this.msix) return this.configVector !== NO_VECTOR ? 1 : 0;
-    st8(this.bar + LEGACY_ISR, ISR_QUEUE | ISR_CONFIG);
-    this.isrCountdown = ISR_CONFIG_POLLS;
-    return 1;
+    return this.live && ((this.featuresLo >>> F_STATUS) & 1) === 1 ? this.configInterrupt() : 0;
   }
 
-  setNeedsReset(): void {
+  /** 4.1.4.5.1: the ISR bit is set first, with MSI-X too. @returns 1 when the driver can be told */
+  private configInterrupt(): number {
+    st8(this.bar + LEGACY_ISR, ISR_QUEUE | ISR_CONFIG);
+    this.isrCountdown = ISR_CONFIG_POLLS;
+    return this.msix && this.configVector === NO_VECTOR ? 0 : 1;
+  }
+
+  setNeedsReset(): number {
     const at = this.bar + LEGACY_STATUS;
     const status = ld8(at);
-    if ((status & STATUS_DRIVER_OK) !== 0) st8(at, status | STATUS_NEEDS_RESET);
+    if ((status & STATUS_DRIVER_OK) === 0) return 0;
+    st8(at, status | STATUS_NEEDS_RESET);
+    return this.configInterrupt();
   }
 
   notifyHint(queue: number): number {
