@@ -43,8 +43,10 @@ function given(argv: readonly string[], long: string, short: string): boolean {
 }
 
 function printVersion(out: Out): number {
-  if (out.options.json) out.json({ version: 1, epnic: pkg.version, bun: Bun.version, arch: process.arch });
-  else out.print(`epnic ${pkg.version}`);
+  // replaced by a constant when a binary is built (.ci/build.ts)
+  const commit = process.env.EPNIC_COMMIT || null;
+  if (out.options.json) out.json({ version: 1, epnic: pkg.version, commit, bun: Bun.version, arch: process.arch });
+  else out.print(`epnic ${pkg.version}${commit === null ? "" : ` (${commit})`}`);
   return 0;
 }
 

@@ -24,7 +24,10 @@ export interface CliOptions {
 function childEnv(extra: Record<string, string> = {}): Record<string, string> {
   const env: Record<string, string> = {};
   for (const [k, v] of Object.entries(process.env)) {
-    if (v === undefined || /^(NO_COLOR|FORCE_COLOR|CI|TEST|DEBUG|JOURNAL_STREAM|NOTIFY_SOCKET|WATCHDOG_.*)$/.test(k))
+    if (
+      v === undefined ||
+      /^(NO_COLOR|EPNIC_COMMIT|FORCE_COLOR|CI|TEST|DEBUG|JOURNAL_STREAM|NOTIFY_SOCKET|WATCHDOG_.*)$/.test(k)
+    )
       continue;
     env[k] = v;
   }
