@@ -31,6 +31,7 @@ import {
 } from "../edma.regs.ts";
 import { ld32 } from "../mem.ts";
 import type { EdmaModel } from "./edma-model.ts";
+import { LL_ERROR } from "./edma-status.ts";
 
 /** not running: never started, stopped or halted (see cs) */
 export const IDLE = 0;
@@ -247,7 +248,7 @@ export class ChannelModel {
     if (this.lle === 0) return this.#single();
     const i = edma.locate(this.llp, this);
     if (i < 0) {
-      this.abort(-1);
+      this.abort(LL_ERROR);
       return ABORTED;
     }
     const w = edma.words;
@@ -288,7 +289,7 @@ export class ChannelModel {
     if (this.#pending !== 0) this.#done();
   }
 
-  /** Halt with an abort. @param cause a CAUSE_* bit, or -1 for a linked-list fetch error */
+  /** Halt with an abort. @param cause a CAUSE_* bit, or LL_ERROR */
   abort(cause: number): void {
     this.cs = CS_HALTED;
     this.state = IDLE;

@@ -3,11 +3,6 @@
  * work when there is no simulated time. Facts: dw-hardware.md 1, 4, 6. Channels: channel-model.ts.
  */
 import {
-  CAUSE_CA,
-  CAUSE_LOCAL,
-  CAUSE_POISONED,
-  CAUSE_TIMEOUT,
-  CAUSE_UR,
   contextOffset,
   DOORBELL_STOP,
   EDMA,
@@ -16,7 +11,6 @@ import {
   EDMA_UN,
   EDMA_UNROLL_SIZE,
   EDMA_VP,
-  INT_ABORT_SHIFT,
   INT_ALL,
   LL_BYTES,
   LL_WORDS,
@@ -25,21 +19,11 @@ import {
 } from "../edma.regs.ts";
 import { copy, ld8, ptrOf, st8 } from "../mem.ts";
 import { ChannelModel, FETCHED, HELD, RUN } from "./channel-model.ts";
+import type { DmaFaults } from "./dma-faults.ts";
+import { EdmaStatus, LL_ERROR } from "./edma-status.ts";
 import type { Link } from "./link.ts";
 import type { Random } from "./random.ts";
 import type { TimedDma } from "./timed-dma.ts";
-
-/** Misbehaviour of silicon that can be switched on. Probabilities 0..1, drawn from the model's seed. */
-export interface DmaFaults {
-  /** a channel that finds the old cycle bit stops only in the next turn, deaf to what is appended meanwhile */
-  lostDoorbell: number;
-  /** an element is fetched (LLP has moved past it) and its data moves only in the next turn */
-  holdFetched: number;
-  /** legacy eDMA: a doorbell to a channel that is not wholly idle wedges it until the engine is disabled */
-  notIdleDoorbell: boolean;
-  /** R-Car Gen4: read elements of 256 bytes and more are spoiled while Max_Read_Request_Size is above 128 */
-  rcarReadRequest: boolean;
-}
 
 /** elements and links a turn at most handles, so that the host and the service loop get their share */
 export const TURN_BUDGET = 256;
@@ -76,14 +60,7 @@ export class EdmaModel {
   readonly #channels: (ChannelModel | undefined)[] = [];
   readonly #regs = new Int32Array(EDMA_UNROLL_SIZE / 4);
   #viewport = 0;
-  // done [7:0], abort [23:16]; index 0 write, 1 read
-  readonly #status = new Int32Array(2);
-  #wrErr = 0;
-  #rdErrLo = 0;
-  #rdErrHi = 0;
-  #emulated = false;
-  #emulatedCleared = 0;
-  #emulations = 0;
+  readonly #status = new EdmaStatus();
 
   /**
    * @param main board memory as words, where lists usually are; bus address of its first byte `mainBase`
@@ -119,10 +96,8 @@ export class EdmaModel {
     this.#regs.fill(0);
     this.#regs[EDMA.WR_INT_MASK >> 2] = INT_ALL;
     this.#regs[EDMA.RD_INT_MASK >> 2] = INT_ALL;
-    this.#status.fill(0);
-    this.#wrErr = this.#rdErrLo = this.#rdErrHi = 0;
+    this.#status.reset();
     this.#viewport = 0;
-    this.#emulated = false;
     this.running = 0;
   }
 
@@ -132,14 +107,14 @@ export class EdmaModel {
 
   /** Level of the block's interrupt line: an unmasked status bit, or an emulated interrupt. */
   get irq(): boolean {
-    const wr = this.#status[0]! & ~this.#regs[EDMA.WR_INT_MASK >> 2]!;
-    const rd = this.#status[1]! & ~this.#regs[EDMA.RD_INT_MASK >> 2]!;
-    return wr !== 0 || rd !== 0 || this.#emulated;
+    const wr = this.#status.wr & ~this.#regs[EDMA.WR_INT_MASK >> 2]!;
+    const rd = this.#status.rd & ~this.#regs[EDMA.RD_INT_MASK >> 2]!;
+    return wr !== 0 || rd !== 0 || this.#status.emulated;
   }
 
   /** emulated interrupts asserted so far (writes to an INT_STATUS register) */
   get emulations(): number {
-    return this.#emulations;
+    return this.#status.emulations;
   }
 
   // --- registers ---
@@ -151,15 +126,15 @@ export class EdmaModel {
       case EDMA.DMA_CTRL:
         return this.writeChannels.length | (this.readChannels.length << 16);
       case EDMA.WR_INT_STATUS:
-        return this.#status[0]!;
+        return this.#status.wr;
       case EDMA.RD_INT_STATUS:
-        return this.#status[1]!;
+        return this.#status.rd;
       case EDMA.WR_ERR_STATUS:
-        return this.#wrErr;
+        return this.#status.wrErr;
       case EDMA.RD_ERR_STATUS_LO:
-        return this.#rdErrLo;
+        return this.#status.rdErrLo;
       case EDMA.RD_ERR_STATUS_HI:
-        return this.#rdErrHi;
+        return this.#status.rdErrHi;
       case EDMA_VP.VIEWPORT_SEL:
         return this.unrolled ? 0 : this.#viewport;
       default:
@@ -187,15 +162,13 @@ export class EdmaModel {
         return;
       case EDMA.WR_INT_STATUS:
       case EDMA.RD_INT_STATUS:
-        this.#emulated = true;
-        this.#emulatedCleared = 0;
-        this.#emulations++;
+        this.#status.emulate();
         return;
       case EDMA.WR_INT_CLEAR:
-        this.#clear(0, v);
+        this.#status.clear(true, v);
         return;
       case EDMA.RD_INT_CLEAR:
-        this.#clear(1, v);
+        this.#status.clear(false, v);
         return;
       case EDMA_VP.VIEWPORT_SEL:
         if (!this.unrolled) this.#viewport = ((this.#viewport & ~lanes) | v) & (VIEWPORT_READ | 7);
@@ -240,21 +213,6 @@ export class EdmaModel {
     ch.doorbell();
   }
 
-  /** Write 1 to clear; the error causes of a channel go with its abort bit. 0 to both directions ends an emulated interrupt. */
-  #clear(direction: number, value: number): void {
-    this.#status[direction] = this.#status[direction]! & ~value;
-    const ab = (value >>> INT_ABORT_SHIFT) & 0xff;
-    if (direction === 0) this.#wrErr &= ~(ab | (ab << 16));
-    else {
-      this.#rdErrLo &= ~(ab | (ab << 16));
-      this.#rdErrHi &= ~(ab | (ab << 8) | (ab << 16) | (ab << 24));
-    }
-    if (value === 0) {
-      this.#emulatedCleared |= 1 << direction;
-      if (this.#emulatedCleared === 3) this.#emulated = false;
-    }
-  }
-
   // --- what channels report ---
 
   /** Word index of the slot at `llp` in `words`, -1 when it cannot be read. */
@@ -278,8 +236,7 @@ export class EdmaModel {
   }
 
   setDone(ch: ChannelModel): void {
-    const d = ch.isWrite ? 0 : 1;
-    this.#status[d] = this.#status[d]! | (1 << ch.index);
+    this.#status.done(ch.isWrite, ch.index);
   }
 
   /** RIE: the channel's 16-bit data as a 32-bit write to the direction's "done" address. */
@@ -288,23 +245,11 @@ export class EdmaModel {
   }
 
   aborted(ch: ChannelModel, cause: number): void {
-    const stats = this.link.stats;
-    const bit = 1 << ch.index;
-    stats.aborts++;
-    if (cause === -1) {
-      stats.llErrors++;
-      if (ch.isWrite) this.#wrErr |= bit << 16;
-      else this.#rdErrLo |= bit << 16;
-    } else if (ch.isWrite) this.#wrErr |= bit;
-    else if (cause === CAUSE_LOCAL) this.#rdErrLo |= bit;
-    else if (cause === CAUSE_UR) this.#rdErrHi |= bit;
-    else if (cause === CAUSE_CA) this.#rdErrHi |= bit << 8;
-    else if (cause === CAUSE_TIMEOUT) this.#rdErrHi |= bit << 16;
-    else if (cause === CAUSE_POISONED) this.#rdErrHi |= bit << 24;
-    const d = ch.isWrite ? 0 : 1;
-    this.#status[d] = this.#status[d]! | (bit << INT_ABORT_SHIFT);
+    this.link.stats.aborts++;
+    if (cause === LL_ERROR) this.link.stats.llErrors++;
+    this.#status.abort(ch.isWrite, ch.index, cause);
     const en = this.#regs[(ch.isWrite ? EDMA.WR_LL_ERR_EN : EDMA.RD_LL_ERR_EN) >> 2]!;
-    if ((en & bit) !== 0) this.#imwr(ch, ch.isWrite ? EDMA.WR_ABORT_IMWR_LO : EDMA.RD_ABORT_IMWR_LO);
+    if ((en & (1 << ch.index)) !== 0) this.#imwr(ch, ch.isWrite ? EDMA.WR_ABORT_IMWR_LO : EDMA.RD_ABORT_IMWR_LO);
   }
 
   /** Address 0 means that nobody has set one: drivers of a local engine enable the remote bits and leave it so. */

@@ -12,7 +12,8 @@ import { AddressSpace } from "./address-space.ts";
 import { BoardMemory } from "./board-memory.ts";
 import { Clock } from "./clock.ts";
 import { ConfigModel } from "./config-model.ts";
-import { type DmaFaults, EdmaModel } from "./edma-model.ts";
+import { type DmaFaults, NO_FAULTS } from "./dma-faults.ts";
+import { EdmaModel } from "./edma-model.ts";
 import type { HostBus, HostSide } from "./host-side.ts";
 import { IatuModel, MATCH_NONE } from "./iatu-model.ts";
 import { Link } from "./link.ts";
@@ -64,7 +65,7 @@ export class EndpointModel implements HostBus {
     this.board = new AddressSpace("board", { strict: o.strict });
     this.memory = new BoardMemory(this.board, o.boardMemory);
     this.random = new Random(o.seed);
-    this.faults = { lostDoorbell: 0, holdFetched: 0, notIdleDoorbell: false, rcarReadRequest: false, ...o.faults };
+    this.faults = { ...NO_FAULTS, ...o.faults };
     const ascii = o.version.charCodeAt(0) * 2 ** 24 + (o.version.charCodeAt(1) << 16) + (o.version.charCodeAt(2) << 8);
     this.config = new ConfigModel({
       msi: o.msi,
@@ -96,6 +97,11 @@ export class EndpointModel implements HostBus {
   /** Plug the endpoint into a host. */
   attach(host: HostSide): void {
     this.link.host = host;
+  }
+
+  /** Give board memory back. Every DmaRegion and Controller of this model is void then. */
+  close(): void {
+    this.memory.close();
   }
 
   /** Have `stepper` run in every turn, before the DMA. */

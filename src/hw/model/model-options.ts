@@ -1,6 +1,6 @@
 /** What core the model is, what is wrong with it, and the defaults. */
 import { Fault } from "../fault.ts";
-import type { DmaFaults } from "./edma-model.ts";
+import type { DmaFaults } from "./dma-faults.ts";
 import type { LinkTiming } from "./timing.ts";
 
 export interface ModelOptions {
@@ -64,7 +64,8 @@ export const MODEL_DEFAULTS: Readonly<ModelOptions> = {
 
 /** Defaults filled in. @throws Fault E_CONFIG naming the option that is out of range */
 export function modelOptions(given: Partial<ModelOptions>): ModelOptions {
-  const o: ModelOptions = { ...MODEL_DEFAULTS, ...given };
+  const link = given.timing ? { linkGen: given.timing.gen, linkWidth: given.timing.width } : {};
+  const o: ModelOptions = { ...MODEL_DEFAULTS, ...link, ...given };
   const range = (key: keyof ModelOptions, low: number, high: number): void => {
     const v = o[key] as number;
     if (!Number.isInteger(v) || v < low || v > high)

@@ -10,10 +10,12 @@ import { CAUSE_LOCAL } from "../edma.regs.ts";
 import { copy, mapAnonymous } from "../mem.ts";
 import { type ChannelModel, FETCHED, FOLLOWED, IDLE, STALE } from "./channel-model.ts";
 import type { Clock } from "./clock.ts";
+import { DmaLane } from "./dma-lane.ts";
 import type { EdmaModel } from "./edma-model.ts";
 import { EventQueue } from "./event-queue.ts";
 import type { Requester } from "./link.ts";
-import { completionBytes, DLLP_PER_TLP, type LinkTiming, rawGbps, TLP_COMPLETION, TLP_REQUEST } from "./timing.ts";
+import { type LinkTiming, TLP_REQUEST } from "./timing.ts";
+import { Wire } from "./wire.ts";
 
 const CHUNK = 2048;
 const SLOTS = 1024;
@@ -34,60 +36,13 @@ const LAND_READ = 7;
 const LAND_WRITE = 8;
 const LAND_INTX = 9;
 
-/** Work of one channel that its registers do not show. */
-class Lane {
-  readonly ch: ChannelModel;
-  readonly id: number;
-  /** old events of a channel that was disabled do not count */
-  epoch = 0;
-  fetching = false;
-  /** fetched and waiting for its turn */
-  ready = false;
-  readySrc = 0;
-  readyDst = 0;
-  readySize = 0;
-  readyControl = 0;
-  readyAfter = 0;
-  /** being sent or requested */
-  busy = false;
-  src = 0;
-  dst = 0;
-  left = 0;
-  control = 0;
-  after = 0;
-  /** elements whose data is not complete yet, oldest first */
-  readonly flightControl = new Int32Array(32);
-  readonly flightAfter = new Float64Array(32);
-  readonly flightDst = new Float64Array(32);
-  readonly flightSize = new Float64Array(32);
-  head = 0;
-  flight = 0;
-  /** the next slot had the old cycle bit when it was read ahead */
-  refetch = false;
-
-  constructor(ch: ChannelModel, id: number) {
-    this.ch = ch;
-    this.id = id;
-  }
-}
-
 export class TimedDma {
   readonly timing: LinkTiming;
   readonly events = new EventQueue();
   readonly #edma: EdmaModel;
   readonly #clock: Clock;
-  readonly #lanes: Lane[];
-  readonly #nsPerByte: number;
-  readonly #oneWay: number;
-  readonly #dllpNs: number;
-  readonly #completion: number;
-  #upFree = 0;
-  #downFree = 0;
-  /** ns each direction was busy with TLPs and DLLPs */
-  upBusyNs = 0;
-  downBusyNs = 0;
-  readonly #tags: Float64Array;
-  #tag = 0;
+  readonly wire: Wire;
+  readonly #lanes: DmaLane[];
   // chunks under way
   readonly #staging = mapAnonymous(SLOTS * CHUNK);
   readonly #slotRemote = new Float64Array(SLOTS);
@@ -107,13 +62,9 @@ export class TimedDma {
     this.#clock = clock;
     this.#cpu = cpu;
     this.#lanes = [];
-    for (const ch of edma.writeChannels) this.#lanes[ch.index] = new Lane(ch, ch.index);
-    for (const ch of edma.readChannels) this.#lanes[8 + ch.index] = new Lane(ch, 8 + ch.index);
-    this.#nsPerByte = 8 / rawGbps(timing);
-    this.#oneWay = timing.roundTripNs / 2;
-    this.#dllpNs = DLLP_PER_TLP * this.#nsPerByte;
-    this.#completion = completionBytes(timing);
-    this.#tags = new Float64Array(timing.tags);
+    for (const ch of edma.writeChannels) this.#lanes[ch.index] = new DmaLane(ch, ch.index);
+    for (const ch of edma.readChannels) this.#lanes[8 + ch.index] = new DmaLane(ch, 8 + ch.index);
+    this.wire = new Wire(timing);
     for (let i = 0; i < SLOTS; i++) this.#freeSlots[i] = i;
   }
 
@@ -126,10 +77,7 @@ export class TimedDma {
 
   /** The channel was disabled or reset: what it had under way no longer counts (writes on the wire still arrive). */
   drop(ch: ChannelModel): void {
-    const lane = this.#lane(ch);
-    lane.epoch = (lane.epoch + 1) & 0xffff;
-    lane.fetching = lane.ready = lane.busy = lane.refetch = false;
-    lane.flight = 0;
+    this.#lane(ch).drop();
   }
 
   /** Let everything happen that is due until `time`; the clock ends there. */
@@ -155,8 +103,8 @@ export class TimedDma {
   /** An INTx message from the board's CPU. */
   cpuIntx(asserted: boolean): void {
     this.#cpuTime();
-    const end = this.#sendUp(this.#clock.now, TLP_REQUEST, 1);
-    this.events.push(end + this.#oneWay, LAND_INTX, asserted ? 1 : 0);
+    const end = this.wire.sendUp(this.#clock.now, TLP_REQUEST, 1);
+    this.events.push(end + this.wire.oneWayNs, LAND_INTX, asserted ? 1 : 0);
   }
 
   /** A message write of a channel ("done", "abort"), behind what the channel has sent. */
@@ -166,7 +114,7 @@ export class TimedDma {
 
   /** The CPU's time for a store; it waits while the way up has more than a full buffer in front of it. */
   #cpuTime(): void {
-    this.runTo(Math.max(this.#clock.now + this.timing.cpuWriteNs, this.#upFree - CPU_BUFFER * this.#nsPerByte));
+    this.runTo(Math.max(this.#clock.now + this.timing.cpuWriteNs, this.wire.upFree - CPU_BUFFER * this.wire.nsPerByte));
     while (this.#freeCount === 0) this.runTo(this.events.next);
   }
 
@@ -180,25 +128,25 @@ export class TimedDma {
     this.#slotRemote[slot] = addr;
     this.#slotLen[slot] = len;
     this.#slotLane[slot] = lane;
-    const end = this.#sendUp(this.#clock.now, TLP_REQUEST + len, 1);
-    this.events.push(end + this.#oneWay, LAND_WRITE, slot);
+    const end = this.wire.sendUp(this.#clock.now, TLP_REQUEST + len, 1);
+    this.events.push(end + this.wire.oneWayNs, LAND_WRITE, slot);
   }
 
   /** The board's CPU reads through the window and stands still meanwhile; the read pushes earlier writes ahead of it. */
   cpuRead(addr: number, ptr: number, len: number): number {
-    const asked = this.#sendUp(this.#clock.now, TLP_REQUEST, 1);
+    const asked = this.wire.sendUp(this.#clock.now, TLP_REQUEST, 1);
     const back = Math.max(this.#clock.now + this.timing.cpuReadNs, asked + this.timing.roundTripNs);
-    this.runTo(asked + this.#oneWay);
+    this.runTo(asked + this.wire.oneWayNs);
     const cause = this.#edma.link.fetch(addr, ptr, len, this.#cpu);
     this.runTo(back);
     return cause;
   }
 
-  #lane(ch: ChannelModel): Lane {
+  #lane(ch: ChannelModel): DmaLane {
     return this.#lanes[ch.isWrite ? ch.index : 8 + ch.index]!;
   }
 
-  #push(time: number, kind: number, lane: Lane): void {
+  #push(time: number, kind: number, lane: DmaLane): void {
     this.events.push(time, kind, lane.id | (lane.epoch << 8));
   }
 
@@ -223,14 +171,14 @@ export class TimedDma {
 
   // --- linked list ---
 
-  #fetchSoon(lane: Lane, time: number): void {
+  #fetchSoon(lane: DmaLane, time: number): void {
     if (lane.fetching || lane.ready) return;
     lane.fetching = true;
     this.#push(time, FETCH, lane);
   }
 
   /** The slot is read now; what it says counts llFetchNs later. */
-  #fetch(lane: Lane): void {
+  #fetch(lane: DmaLane): void {
     const ch = lane.ch;
     ch.deferStop = lane.flight > 0;
     const got = ch.fetch();
@@ -252,49 +200,33 @@ export class TimedDma {
     }
   }
 
-  #start(lane: Lane): void {
+  #start(lane: DmaLane): void {
     lane.fetching = false;
     lane.ready = true;
     this.#begin(lane);
   }
 
   /** Take the fetched element into work when the channel has room for it, and read ahead. */
-  #begin(lane: Lane): void {
+  #begin(lane: DmaLane): void {
     if (!lane.ready || lane.busy) return;
     if (!lane.ch.isWrite && lane.flight >= this.timing.readElements) return;
-    lane.ready = false;
-    lane.busy = true;
-    lane.src = lane.readySrc;
-    lane.dst = lane.readyDst;
-    lane.left = lane.readySize;
-    lane.control = lane.readyControl;
-    lane.after = lane.readyAfter;
-    const at = (lane.head + lane.flight) & 31;
-    lane.flightControl[at] = lane.control;
-    lane.flightAfter[at] = lane.after;
-    lane.flightDst[at] = lane.dst;
-    lane.flightSize[at] = lane.left;
-    if (lane.flight++ === 0) lane.ch.llpShown = lane.after;
+    lane.launch();
     this.#push(this.#clock.now, PIECE, lane);
     this.#fetchSoon(lane, this.#clock.now);
   }
 
   /** The control word said stop, and by now the channel does. */
-  #stop(lane: Lane): void {
+  #stop(lane: DmaLane): void {
     lane.ch.beginTurn();
     if (lane.ch.state !== IDLE) this.#push(this.#clock.now + this.timing.llFetchNs, STOP, lane);
   }
 
   /** The oldest element under way is complete. */
-  #complete(lane: Lane): void {
+  #complete(lane: DmaLane): void {
     const ch = lane.ch;
-    const control = lane.flightControl[lane.head]!;
     if (!ch.isWrite && this.#edma.faults.rcarReadRequest && this.timing.mrrs > 128)
-      this.#edma.spoil(lane.flightDst[lane.head]!, lane.flightSize[lane.head]!);
-    ch.llpShown = lane.flightAfter[lane.head]!;
-    lane.head = (lane.head + 1) & 31;
-    lane.flight--;
-    if (lane.flight > 0) ch.llpShown = lane.flightAfter[lane.head]!;
+      this.#edma.spoil(lane.oldestDst, lane.oldestSize);
+    const control = lane.retire();
     this.#edma.link.stats.elements++;
     ch.finish(control);
     this.#begin(lane);
@@ -307,12 +239,12 @@ export class TimedDma {
   // --- data ---
 
   /** Send or ask for the next chunk of the element in work. */
-  #piece(lane: Lane): void {
+  #piece(lane: DmaLane): void {
     const now = this.#clock.now;
     if (lane.left === 0) {
       // nothing to move: complete when what was asked for before is there
       if (!lane.ch.isWrite && lane.flight > 1) {
-        this.#push(Math.max(now + 1, this.#downFree), PIECE, lane);
+        this.#push(Math.max(now + 1, this.wire.downFree), PIECE, lane);
         return;
       }
       this.#push(now, SENT, lane);
@@ -321,9 +253,9 @@ export class TimedDma {
     }
     let size = lane.left < CHUNK ? lane.left : CHUNK;
     if (!lane.ch.isWrite) {
-      size = this.#requestable(lane.src, size);
+      size = this.wire.requestable(lane.src, size, now);
       if (size === 0) {
-        this.#push(this.#tags[this.#tag]!, PIECE, lane);
+        this.#push(this.wire.tagFree, PIECE, lane);
         return;
       }
     }
@@ -345,7 +277,7 @@ export class TimedDma {
     lane.left -= size;
   }
 
-  #sendWrite(lane: Lane, slot: number, size: number, last: boolean): void {
+  #sendWrite(lane: DmaLane, slot: number, size: number, last: boolean): void {
     const { stats } = this.#edma.link;
     if (!this.#gather(slot, lane.src, size, lane.ch)) {
       this.#giveSlot(slot);
@@ -353,71 +285,27 @@ export class TimedDma {
       return;
     }
     this.#slotRemote[slot] = lane.dst;
-    const mps = this.timing.mps;
-    const tlps = Math.ceil(((lane.dst % mps) + size) / mps);
+    const tlps = this.wire.writeTlps(lane.dst, size);
     stats.tlpWrites += tlps;
     stats.bytesToHost += size;
-    const end = this.#sendUp(this.#clock.now, size + tlps * TLP_REQUEST, tlps);
-    this.events.push(end + this.#oneWay, LAND_WRITE, slot);
+    const end = this.wire.sendUp(this.#clock.now, size + tlps * TLP_REQUEST, tlps);
+    this.events.push(end + this.wire.oneWayNs, LAND_WRITE, slot);
     if (last) {
       this.#push(end, SENT, lane);
       this.#push(end + this.timing.elementNs, NEXT, lane);
     } else this.#push(end, PIECE, lane);
   }
 
-  /** As many of `size` bytes as there are free tags for now. */
-  #requestable(src: number, size: number): number {
-    const mrrs = this.timing.mrrs;
-    let bytes = 0;
-    let tag = this.#tag;
-    for (let n = 0; n < this.#tags.length && bytes < size && this.#tags[tag]! <= this.#clock.now; n++) {
-      bytes += mrrs - ((src + bytes) % mrrs);
-      tag = tag + 1 === this.#tags.length ? 0 : tag + 1;
-    }
-    return bytes < size ? bytes : size;
-  }
-
-  /** One read request after the other; the completions of each occupy the way down when they come. */
-  #sendRead(lane: Lane, slot: number, size: number, last: boolean): void {
+  #sendRead(lane: DmaLane, slot: number, size: number, last: boolean): void {
     const { stats } = this.#edma.link;
-    const { mrrs, roundTripNs } = this.timing;
+    const wire = this.wire;
     this.#slotRemote[slot] = lane.src;
     this.#slotLocal[slot] = lane.dst;
     stats.bytesToBoard += size;
-    let asked = this.#clock.now;
-    let landed = asked;
-    for (let done = 0; done < size; ) {
-      const at = lane.src + done;
-      const n = Math.min(mrrs - (at % mrrs), size - done);
-      asked = this.#sendUp(asked, TLP_REQUEST, 1);
-      // the first completion ends at a read completion boundary, the others are as large as the host makes them
-      const completions = Math.ceil(((at % this.#completion) + n) / this.#completion);
-      const busy = (n + completions * TLP_COMPLETION) * this.#nsPerByte;
-      const start = Math.max(asked + roundTripNs, this.#downFree);
-      landed = this.#downFree = start + busy;
-      this.downBusyNs += busy;
-      this.#upFree += completions * this.#dllpNs;
-      this.upBusyNs += completions * this.#dllpNs;
-      this.#tags[this.#tag] = landed;
-      this.#tag = this.#tag + 1 === this.#tags.length ? 0 : this.#tag + 1;
-      stats.tlpReads++;
-      done += n;
-    }
-    this.events.push(asked + this.#oneWay, SAMPLE, slot);
-    this.events.push(landed, LAND_READ, slot);
-    this.#push(last ? asked + this.timing.elementNs : asked, last ? NEXT : PIECE, lane);
-  }
-
-  /** Occupy the way up from `time` on. @returns when the last byte is out */
-  #sendUp(time: number, bytes: number, tlps: number): number {
-    const start = time > this.#upFree ? time : this.#upFree;
-    const busy = bytes * this.#nsPerByte;
-    this.#upFree = start + busy;
-    this.upBusyNs += busy;
-    const dllps = tlps * this.#dllpNs;
-    this.#downFree = (time > this.#downFree ? time : this.#downFree) + dllps;
-    this.downBusyNs += dllps;
-    return this.#upFree;
+    stats.tlpReads += wire.request(lane.src, size, this.#clock.now);
+    this.events.push(wire.asked + wire.oneWayNs, SAMPLE, slot);
+    this.events.push(wire.landed, LAND_READ, slot);
+    this.#push(last ? wire.asked + this.timing.elementNs : wire.asked, last ? NEXT : PIECE, lane);
   }
 
   #gather(slot: number, addr: number, len: number, ch: ChannelModel): boolean {
@@ -472,7 +360,7 @@ export class TimedDma {
     this.#giveSlot(slot);
   }
 
-  #fail(lane: Lane, cause: number): void {
+  #fail(lane: DmaLane, cause: number): void {
     lane.ch.abort(cause);
     this.drop(lane.ch);
   }

@@ -1,0 +1,20 @@
+/** Misbehaviour of silicon that can be switched on in the model. Data only. */
+
+/** Probabilities 0..1 are drawn from the model's seed. */
+export interface DmaFaults {
+  /** a channel that finds the old cycle bit stops only in the next turn, deaf to what is appended meanwhile */
+  lostDoorbell: number;
+  /** an element is fetched (LLP has moved past it) and its data moves only in the next turn */
+  holdFetched: number;
+  /** legacy eDMA: a doorbell to a channel that is not wholly idle wedges it until the engine is disabled */
+  notIdleDoorbell: boolean;
+  /** R-Car Gen4: read elements of 256 bytes and more are spoiled while Max_Read_Request_Size is above 128 */
+  rcarReadRequest: boolean;
+}
+
+export const NO_FAULTS: Readonly<DmaFaults> = {
+  lostDoorbell: 0,
+  holdFetched: 0,
+  notIdleDoorbell: false,
+  rcarReadRequest: false,
+};
