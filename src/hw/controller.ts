@@ -26,6 +26,11 @@ export interface CoreInfo {
   /** link is up, generation (1..6) and width; 0 when down */
   readonly linkGen: number;
   readonly linkWidth: number;
+  /**
+   * Most bytes of a read request that the DMA engine survives (R-Car Gen4: 128); absent when any size will do. The
+   * host sets its own value when it enumerates: apply it with dbi.ts capReadRequest() before each life's first read.
+   */
+  readonly maxReadRequest?: number;
 }
 
 export interface Controller {

@@ -91,6 +91,7 @@ export function inspectCore(b: CoreBlocks, board: Board | null): CoreInfo {
     msi: findCapIn(b.dbi, CAP_ID_MSI) !== 0,
     linkGen: link.gen,
     linkWidth: link.width,
+    ...(board?.maxReadRequest === undefined ? {} : { maxReadRequest: board.maxReadRequest }),
   };
 }
 

@@ -147,6 +147,7 @@ describe.each(boards)("$name", (b) => {
       msi: true,
       windowAlign: b.align,
     });
+    expect(ctrl.core.maxReadRequest).toBe(b.name === "rcar-s4" ? 128 : undefined);
     expect([ctrl.windowBus, ctrl.window.size]).toEqual([...b.window]);
     expect([ctrl.name, ctrl.isModel]).toEqual([b.device, false]);
     const dump = parseDump(dumpController(ctrl));
