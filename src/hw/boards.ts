@@ -153,7 +153,7 @@ export const BOARDS: readonly Board[] = [
     dmaIrq: "SPI 417; second controller SPI 450",
     linux: { msix: false, intx: false, msi: true },
     notes: [
-      "eDMA reads above 128 bytes a request are corrupted: Max_Read_Request_Size is capped",
+      "eDMA reads above 128 bytes a request are corrupted: Max_Read_Request_Size must be 128",
       "eDMA interrupts need app + 0x314 = 0xffff; epnic polls and does not use them",
       "no MSI-X: interrupts to the host go by INTx messages",
     ],
