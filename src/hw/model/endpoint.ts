@@ -22,7 +22,6 @@ import { type ModelOptions, modelOptions } from "./model-options.ts";
 import { Random } from "./random.ts";
 import { ModelStats, ViolationLog } from "./stats.ts";
 import { TimedDma } from "./timed-dma.ts";
-import { checkTiming } from "./timing.ts";
 import { WINDOW_BUS, WindowMmio } from "./window-mmio.ts";
 
 /** What is stepped with the model, once a turn: the built-in host. */
@@ -87,7 +86,6 @@ export class EndpointModel implements HostBus {
     this.edma = new EdmaModel(shape, this.link, this.random, this.faults, words, this.memory.bus);
     this.window = new WindowMmio(this.link, o.windowSize);
     if (o.timing !== null) {
-      checkTiming(o.timing);
       this.timed = new TimedDma(this.edma, this.clock, o.timing, this.window);
       this.edma.timed = this.timed;
       this.window.timed = this.timed;

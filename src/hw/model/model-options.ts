@@ -1,7 +1,7 @@
 /** What core the model is, what is wrong with it, and the defaults. */
 import { Fault } from "../fault.ts";
 import type { DmaFaults } from "./dma-faults.ts";
-import type { LinkTiming } from "./timing.ts";
+import { checkTiming, type LinkTiming } from "./timing.ts";
 
 export interface ModelOptions {
   /** name of the controller, shown by `probe` */
@@ -64,6 +64,7 @@ export const MODEL_DEFAULTS: Readonly<ModelOptions> = {
 
 /** Defaults filled in. @throws Fault E_CONFIG naming the option that is out of range */
 export function modelOptions(given: Partial<ModelOptions>): ModelOptions {
+  if (given.timing) checkTiming(given.timing);
   const link = given.timing ? { linkGen: given.timing.gen, linkWidth: given.timing.width } : {};
   const o: ModelOptions = { ...MODEL_DEFAULTS, ...link, ...given };
   const range = (key: keyof ModelOptions, low: number, high: number): void => {
