@@ -4,7 +4,7 @@
  * Everything that happens once in a life (start, stop, messages) is in the methods below it.
  */
 import type { Controller } from "../hw/controller.ts";
-import { command } from "../hw/dbi.ts";
+import { capReadRequest, command } from "../hw/dbi.ts";
 import type { NetPort, PortFeatures } from "../hw/net-port.ts";
 import { COMMAND_MASTER } from "../hw/pci.layout.ts";
 import {
@@ -128,6 +128,8 @@ export class Service {
       }
       return;
     }
+    // The host sets the field whenever it enumerates, so once at start-up would not do.
+    if (this.ctrl.core.maxReadRequest !== undefined) capReadRequest(this.ctrl, this.ctrl.core.maxReadRequest);
     const has = (bit: number): boolean => ((bit < 32 ? fn.featuresLo >>> bit : fn.featuresHi >>> (bit - 32)) & 1) === 1;
     const features: PortFeatures = {
       hdrLen: fn.hdrLen,
