@@ -19,7 +19,7 @@ export const BenchRowSchema = v.object({
   case: v.string(),
   /** bytes of a frame without the virtio-net header */
   frame_bytes: count,
-  /** mean number of frames taken up together */
+  /** frames each sender hands over together */
   batch: v.nullable(positive),
   /** frames of one measurement, and how many measurements there were */
   frames: count,
@@ -30,10 +30,18 @@ export const BenchRowSchema = v.object({
   mpps: spread,
   /** 10^9 bits of frames a second */
   gbps: spread,
-  /** time from a frame's hand-over to its completion; null where it was not measured */
-  p50_ns: v.nullable(positive),
-  p99_ns: v.nullable(positive),
-  p999_ns: v.nullable(positive),
+  /** how a frame lies in memory */
+  shape: v.string(),
+  /** frames that a turn with work took up, mean */
+  burst: v.nullable(positive),
+  /** one turn of the service loop's data path */
+  turn_p50_ns: v.nullable(v.number()),
+  turn_p999_ns: v.nullable(v.number()),
+  turn_max_ns: v.nullable(v.number()),
+  /** linked-list elements of the DMA a frame, ring words included */
+  elements_per_frame: v.nullable(positive),
+  /** growth of the JavaScript heap while it was measured */
+  heap_growth_bytes: v.nullable(v.number()),
   /** CPU time over wall time: below about 0.9 somebody else was on this CPU, and the wall figures are too low */
   cpu_share: v.nullable(positive),
 });
@@ -55,7 +63,8 @@ export const BenchReportSchema = v.object({
   }),
   bun: v.string(),
   jit: v.boolean(),
-  seed: count,
+  /** null where nothing is random */
+  seed: v.nullable(count),
   options: v.record(v.string(), v.union([v.string(), v.number(), v.boolean(), v.null(), v.array(v.number())])),
   rows: v.array(BenchRowSchema),
 });
@@ -76,7 +85,7 @@ function commit(): string | null {
 /** A report without rows, with everything about this machine filled in. */
 export function newReport(
   mode: BenchReport["mode"],
-  seed: number,
+  seed: number | null,
   options: BenchReport["options"],
   now = new Date(),
 ): BenchReport {
@@ -136,24 +145,23 @@ const optional = (n: number | null): Cell => (n === null ? null : significant(n)
 /** The machine in one line. */
 export function machineLine(r: BenchReport): string {
   const m = r.machine;
-  return `# epnic ${r.epnic}${r.commit ? ` (${r.commit})` : ""}, ${r.mode}, ${m.cpu} x${m.cpus} ${m.arch}, Linux ${m.kernel}, Bun ${r.bun}, JIT ${r.jit ? "on" : "off"}, seed ${r.seed}`;
+  return `# epnic ${r.epnic}${r.commit ? ` (${r.commit})` : ""}, ${r.mode}, ${m.cpu} x${m.cpus} ${m.arch}, Linux ${m.kernel}, Bun ${r.bun}, JIT ${r.jit ? "on" : "off"}${r.seed === null ? "" : `, seed ${r.seed}`}`;
 }
 
 /** Medians in the manner of perftest; the spread of the CPU cost behind them. */
 export function reportTable(r: BenchReport): string {
-  const head = ["case", "bytes", "ns/frame", "min", "max", "mpps", "gbit/s", "p50", "p99", "p99.9", "batch"];
+  const head = ["case", "bytes", "batch", "ns/frame", "min", "max", "mpps", "turn p50", "p99.9", "el/frame"];
   const rows = r.rows.map((x) => [
     x.case,
     x.frame_bytes,
+    x.batch === null ? null : Number(x.batch.toFixed(1)),
     significant(x.cpu_ns_per_frame.median),
     significant(x.cpu_ns_per_frame.min),
     significant(x.cpu_ns_per_frame.max),
     significant(x.mpps.median),
-    significant(x.gbps.median),
-    optional(x.p50_ns),
-    optional(x.p99_ns),
-    optional(x.p999_ns),
-    x.batch === null ? null : Number(x.batch.toFixed(1)),
+    optional(x.turn_p50_ns),
+    optional(x.turn_p999_ns),
+    optional(x.elements_per_frame),
   ]);
   return `${machineLine(r)}\n${tableText(head, rows)}`;
 }
@@ -172,7 +180,7 @@ export interface Comparison {
 
 /** Rows of the same case, size and batch side by side. */
 export function compareReports(a: BenchReport, b: BenchReport): Comparison[] {
-  const key = (r: BenchRow): string => `${r.case} ${r.frame_bytes} ${r.batch}`;
+  const key = (r: BenchRow): string => `${r.case} ${r.shape} ${r.frame_bytes} ${r.batch}`;
   const out: Comparison[] = [];
   const rest = [...b.rows];
   for (const x of a.rows) {
@@ -216,7 +224,7 @@ export function reportWarnings(r: BenchReport): string[] {
   if (shared.length > 0) {
     const least = Math.min(...shared.map((x) => x.cpu_share as number));
     out.push(
-      `the CPU was shared in ${shared.length} of ${r.rows.length} rows (as little as ${(least * 100).toFixed(0)} % was ours): trust ns/frame, not mpps`,
+      `the CPU was shared in ${shared.length} of ${r.rows.length} rows (as little as ${(least * 100).toFixed(0)} % was ours): ns/frame still holds, turn times do not`,
     );
   }
   return out;

@@ -27,9 +27,13 @@ const row = (name: string, bytes: number, ns: number, more: Partial<BenchRow> = 
   cpu_ns_per_frame: { min: ns * 0.95, median: ns, max: ns * 1.1 },
   mpps: { min: 900 / ns, median: 1000 / ns, max: 1050 / ns },
   gbps: { min: (7.2 * bytes) / ns, median: (8 * bytes) / ns, max: (8.4 * bytes) / ns },
-  p50_ns: null,
-  p99_ns: null,
-  p999_ns: null,
+  shape: "single",
+  burst: 31.5,
+  turn_p50_ns: null,
+  turn_p999_ns: null,
+  turn_max_ns: null,
+  elements_per_frame: null,
+  heap_growth_bytes: 0,
   cpu_share: 0.99,
   ...more,
 });
@@ -50,7 +54,7 @@ const report = (rows: BenchRow[]): BenchReport => ({
 const SAMPLE = report([
   row("to_host", 60, 101.5),
   row("to_host", 1514, 103.25),
-  row("to_board", 60, 95, { p50_ns: 1500, p99_ns: 9000.4, p999_ns: 12345 }),
+  row("to_board", 60, 95, { turn_p50_ns: 1500, turn_p999_ns: 12345, elements_per_frame: 2.06 }),
   row("to_board", 1514, 96),
 ]);
 
@@ -136,7 +140,8 @@ describe("bench arguments", () => {
     [["bench", "cpu", "x"], "unexpected argument 'x'"],
     [["bench", "cpu", "-s", "60,x"], "--sizes is 'x', expected an integer from 60 to 65535"],
     [["bench", "cpu", "-s", "60", "-a"], "--all and --sizes are both given"],
-    [["bench", "cpu", "-t", "0"], "--time is '0', expected seconds"],
+    [["bench", "cpu", "-n", "0"], "--frames is '0', expected an integer from 1"],
+    [["bench", "cpu", "--shape", "frags"], "--shape is 'frags', expected one of single, frags4k, frags32k"],
     [["bench", "cpu", "-r", "0"], "--runs is '0', expected an integer from 1"],
   ])("%p", async (args, message) => expectFailure(await cli(args), 2, message));
 });

@@ -6,10 +6,8 @@
 import type { Controller } from "../controller.ts";
 import type { Grants } from "../driver-ring.ts";
 import { Fault } from "../fault.ts";
-import { COMMAND_MASTER, COMMAND_MEMORY, PCI_COMMAND } from "../pci.layout.ts";
 import { EndpointModel } from "./endpoint.ts";
 import { BuiltInHost } from "./host.ts";
-import { HostMemory } from "./host-memory.ts";
 import type { HostOptions } from "./host-options.ts";
 import type { ModelOptions } from "./model-options.ts";
 import { VfioUserHost } from "./vfio-user-host.ts";
@@ -108,34 +106,4 @@ export function bareController(core: string): Controller {
     );
   }
   return new EndpointModel({ ...MODEL_CORES[core as keyof typeof MODEL_CORES], boardMemory: 65536 }).controller();
-}
-
-/** A core whose host is nothing but memory: what `bench` moves frames against. */
-export interface PassiveModel {
-  readonly controller: Controller;
-  /** the host's memory by its two names */
-  readonly hostPtr: number;
-  readonly hostBus: number;
-  /** one turn of the DMA */
-  turn(): void;
-  close(): void;
-}
-
-/**
- * @param boardBytes board memory, a multiple of 4096
- * @param hostBytes host memory, at least 16 MiB
- */
-export function openPassive(boardBytes: number, hostBytes: number, seed: number): PassiveModel {
-  const endpoint = new EndpointModel({ boardMemory: boardBytes, seed });
-  const memory = new HostMemory({ bytes: hostBytes, base: 0x1_0000_0000, strict: false });
-  endpoint.attach({ memory: memory.space, message: () => true, intx: () => {} });
-  // as a host leaves the function after its probe: memory decoding and bus master on
-  endpoint.cfgWrite(PCI_COMMAND, 2, COMMAND_MEMORY | COMMAND_MASTER);
-  return {
-    controller: endpoint.controller(),
-    hostPtr: memory.ptr,
-    hostBus: memory.base,
-    turn: () => endpoint.turn(),
-    close: () => memory.close(),
-  };
 }
