@@ -158,7 +158,7 @@ test("bench cpu measures, prints and writes", async () => {
     "-n",
     "20000",
     "-w",
-    "0.1",
+    "20000",
     "-r",
     "2",
     "-o",
