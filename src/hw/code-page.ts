@@ -39,7 +39,8 @@ export const CODE: Record<"x64" | "arm64", Record<keyof MemPrimitives, readonly 
     // a locked read-modify-write of the stack orders all earlier and later accesses and drains write-combining
     // buffers; MFENCE does the same at eight times the cost
     fence: [0xf0, 0x48, 0x83, 0x0c, 0x24, 0x00, 0xc3], // lock or qword [rsp], 0; ret
-    wmb: [0xf0, 0x48, 0x83, 0x0c, 0x24, 0x00, 0xc3],
+    // ordinary and uncached memory keep the order of stores here; nothing is mapped write-combining
+    wmb: [0xc3],
   },
   arm64: {
     // load-acquire and store-release: one access each, legal on Device memory, ordered as on x86-64

@@ -278,15 +278,19 @@ export class EdmaChannel implements DmaChannel {
     // from before a doorbell which the engine takes up between the two reads.
     if (this.viewport) d.st32(VIEWPORT_SEL, this.select);
     let n = this.ahead(d.ld32(this.llpOff));
+    const pending = (this.commitCount - this.doneCount) | 0;
+    // Everything but the element before LLP has landed, whatever the status is: a halted channel halts on that one.
+    // So a busy channel costs one register read; the status is looked at when only that element is left.
+    if (n > 1 && n <= pending) {
+      this.advance(n - 1);
+      return 0;
+    }
     const control = d.ld32(this.controlOff);
     if (control === 0xffffffff) return this.fail(CAUSE_GONE);
     const status = (control >>> CTL_CS_SHIFT) & 3;
-    const pending = (this.commitCount - this.doneCount) | 0;
     if (status === CS_RUNNING) {
       this.acked = true;
       this.stops = 0;
-      // the element before LLP may still be moving its data
-      if (n > 1 && n <= pending) this.advance(n - 1);
       return 0;
     }
     if (status === CS_HALTED) return this.fail(0);

@@ -4,7 +4,7 @@
  */
 import { ChunkMemory } from "../../hw/dma-chunk.ts";
 import { DriverRing } from "../../hw/driver-ring.ts";
-import { mapAnonymous, unmap } from "../../hw/mem.ts";
+import { fence, mapAnonymous, unmap } from "../../hw/mem.ts";
 import type { LocalBuffers, NetPort } from "../../hw/net-port.ts";
 import { DataPath } from "../datapath.ts";
 import { EdmaFetcher } from "../fetch.ts";
@@ -266,6 +266,8 @@ export class CpuRig {
       this.board.refill();
       this.host.send(o.batch);
     }
+    // What these other agents stored is not the engine's to drain.
+    fence();
     return this.host.received + this.board.received - before;
   }
 
