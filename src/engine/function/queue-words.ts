@@ -64,9 +64,9 @@ export class QueueWords {
   private readonly apart = new Int32Array(QUEUE_WORDS);
   private apartOf = -1;
   private apartSize = 0;
-  /** table and available ring of a queue whose used ring was not seen */
-  private readonly half = [new Int32Array(QUEUE_WORDS), new Int32Array(QUEUE_WORDS)];
-  private readonly halfSize = new Int32Array(2);
+  /** queue 0's table and available ring, seen while its used ring was not written yet; size 0 = none */
+  private readonly half = new Int32Array(QUEUE_WORDS);
+  private halfSize = 0;
   /** last words seen under each queue_select, for the text of a refusal */
   private readonly raw = [new Int32Array(QUEUE_WORDS), new Int32Array(QUEUE_WORDS)];
   private readonly rawSize = new Int32Array(2);
@@ -90,7 +90,7 @@ export class QueueWords {
     this.oneRing = 0;
     this.wentOn = false;
     this.apartOf = -1;
-    this.halfSize.fill(0);
+    this.halfSize = 0;
     this.lastSize = 0;
     this.lastVector = ld16(this.common + COMMON_Q_MSIX);
     for (let k = 0; k < 2; k++) {
@@ -179,6 +179,7 @@ export class QueueWords {
         return 0;
       }
     }
+    if (!changed && this.apartOf >= 0 && select !== this.apartOf) this.takeApart();
     if (select === 1 && this.valid[0] === 1) this.wentOn = true;
     else if (select === 0 && this.wentOn && this.valid[1] === 0 && !this.enableSeen) {
       // back at the first queue before the second was seen
@@ -188,7 +189,9 @@ export class QueueWords {
     if (changed) {
       this.lastSize = size;
       this.moved(select, size);
-    } else if (this.apartOf >= 0 && select !== this.apartOf) this.takeApart();
+    }
+    // the driver has gone on and left it so: not a half that was missed
+    if (select === 1 && this.isHalfOfNow()) this.halfSize = 0;
     if (this.owner >= 0) {
       this.queues[this.owner]!.vector = vector;
       if (select !== this.owner) this.vectorSure[this.owner] = 1;
@@ -201,6 +204,7 @@ export class QueueWords {
     const { now, last } = this;
     let same = true;
     let any = 0;
+    const usedUntouched = now[W_USED_LO] === last[W_USED_LO] && now[W_USED_HI] === last[W_USED_HI];
     for (let i = 0; i < QUEUE_WORDS; i++) {
       if (now[i] !== last[i]) same = false;
       any |= now[i]!;
@@ -232,26 +236,23 @@ export class QueueWords {
     // after the enable burst only the last queue's words are left under every select
     if (this.enableSeen && this.valid[select] === 1) return;
     const verdict = judgeRing(now, size, this.maxSize);
-    if (verdict === RING_BLOCK) this.take(select === 1 && this.isRestOfHalf(size) ? 0 : select, now, size);
+    const rest = select === 1 && this.valid[0] === 0 && this.halfSize === size && this.isHalfOfNow();
+    if (!usedUntouched && this.isHalfOfNow()) this.halfSize = 0;
+    if (verdict === RING_BLOCK) this.take(rest ? 0 : select, now, size);
     else if (verdict === RING_APART) {
       this.apart.set(now);
       this.apartOf = select;
       this.apartSize = size;
-    } else if (isHalfSeen(now, size, this.maxSize)) {
-      this.half[select]!.set(now);
-      this.halfSize[select] = size;
+    } else if (select === 0 && usedUntouched && isHalfSeen(now, size, this.maxSize)) {
+      this.half.set(now);
+      this.halfSize = size;
     }
   }
 
-  /** queue_select has gone on to 1, but these are the words of which queue 0's first half was seen. */
-  private isRestOfHalf(size: number): boolean {
-    const h = this.half[0]!;
-    return (
-      this.valid[0] === 0 &&
-      this.halfSize[0] === size &&
-      h[W_DESC_LO] === this.now[W_DESC_LO] &&
-      h[W_DESC_HI] === this.now[W_DESC_HI]
-    );
+  /** The table is the one of which a half was seen as queue 0's. */
+  private isHalfOfNow(): boolean {
+    const { half, now } = this;
+    return this.halfSize !== 0 && half[W_DESC_LO] === now[W_DESC_LO] && half[W_DESC_HI] === now[W_DESC_HI];
   }
 
   /**
@@ -310,7 +311,7 @@ export class QueueWords {
     this.valid[k] = 1;
     this.vectorSure[k] = 0;
     this.msixAt[k] = msixEnabled(this.dbi, this.msixCap) ? 1 : 0;
-    this.halfSize[k] = 0;
+    if (k === 0) this.halfSize = 0;
     this.seqOf[k] = ++this.seq;
     this.owner = k;
   }
@@ -327,9 +328,9 @@ export class QueueWords {
    */
   settle(): void {
     if (this.apartOf >= 0) this.takeApart();
-    if (this.valid[0] === 0 && this.valid[1] === 1 && this.halfSize[0] === this.queues[1]!.size) {
+    if (this.valid[0] === 0 && this.valid[1] === 1 && this.halfSize === this.queues[1]!.size) {
       const last = this.queues[1]!;
-      const h = this.half[0]!;
+      const h = this.half;
       const gap = address(last.usedLo, last.usedHi) - address(last.availLo, last.availHi);
       const used = address(h[W_AVAIL_LO]!, h[W_AVAIL_HI]!) + gap;
       const hi = Math.floor(used / TWO32);

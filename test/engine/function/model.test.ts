@@ -88,7 +88,7 @@ for (const core of Object.keys(MODEL_CORES) as Core[]) {
           expect(run(() => host.binds === i + 1 && fn.live) || host.error).toBe(true);
           expectRight(fn, host);
           const taken = bitsOf(host.truth!.accepted).filter((b) => b < 64);
-          const believed = bitsOf(new Int32Array([fn.featuresLo, fn.featuresHi, 0, 0]));
+          const believed = bitsOf(Uint32Array.of(fn.featuresLo, fn.featuresHi, 0, 0));
           // IN_ORDER is the one bit a host may have taken unseen; it is kept always
           expect(believed).toEqual(taken.filter((b) => b !== 35));
           if (taken.includes(35)) expect(fn.inOrder).toBe(true);
