@@ -167,7 +167,7 @@ test("bench cpu measures, prints and writes", async () => {
     html,
   ]);
   expect(r.status).toBe(0);
-  expect(r.stdout.split("\n")[1]).toMatch(/^CASE +BYTES +NS\/FRAME/);
+  expect(r.stdout.split("\n")[1]).toMatch(/^CASE +BYTES +BATCH +NS\/FRAME/);
   const report = readReport(json);
   expect(report.rows.map((x) => x.case)).toEqual(["to_host", "to_board", "both"]);
   for (const x of report.rows) {
