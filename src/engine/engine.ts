@@ -147,7 +147,10 @@ class RunningEngine implements Engine {
       if (why === SLICE_IDLE) this.sleeper.sleep();
       else this.sleeper.busy();
       const now = Date.now();
-      if (now - this.lastFlush >= FLUSH_MS) this.flush(now);
+      if (now - this.lastFlush >= FLUSH_MS) {
+        service.followBoard();
+        this.flush(now);
+      }
       await immediate();
     }
     service.shutdown(DRAIN_MS);

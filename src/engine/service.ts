@@ -54,6 +54,7 @@ export class Service {
   private event = FN_NONE;
   private code = 0;
   private live = false;
+  private hostCarrier = false;
   /** a configuration change notification is on its way although nothing is served */
   private owes = false;
   private framesAtUp = 0;
@@ -161,10 +162,21 @@ export class Service {
     this.diagnosis = "";
     this.framesAtUp = dp.toHost.frames + dp.toBoard.frames;
     port.setLink(true);
-    if (fn.setLink(true) !== 0) dp.configInterrupt(fn.configVector);
+    this.hostCarrier = port.isUp?.() ?? true;
+    if (fn.setLink(this.hostCarrier) !== 0) dp.configInterrupt(fn.configVector);
     this.log.info(
       `host driver is up: ${fn.personality}, ${fn.msix ? "MSI-X" : "INTx"}, features ${featureText(fn)}, header ${fn.hdrLen}, ${queueText(fn)}`,
     );
+  }
+
+  /** The host's carrier follows the board's netdev: no carrier while that is administratively down. A few times a second. */
+  followBoard(): void {
+    if (!this.live || this.port.isUp === undefined) return;
+    const up = this.port.isUp();
+    if (up === this.hostCarrier) return;
+    this.hostCarrier = up;
+    if (this.fn.setLink(up) !== 0) this.dp.configInterrupt(this.fn.configVector);
+    this.log.info(`${this.port.netdev} is ${up ? "up" : "down"}: the host sees the link ${up ? "up" : "down"}`);
   }
 
   private down(): void {

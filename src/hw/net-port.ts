@@ -89,6 +89,11 @@ export interface NetPort {
   notify(queue: number): void;
   /** Carrier of the board's netdev. */
   setLink(up: boolean): void;
+  /**
+   * The board's netdev is administratively up (absent: the port cannot tell). One system call; the engine asks a few
+   * times a second and shows the host no carrier while it is down.
+   */
+  isUp?(): boolean;
   /** File descriptors worth waiting on while idle, and what the port cannot wait on (then poll every few ms). */
   readonly waitFds: readonly number[];
   close(): void;

@@ -224,6 +224,10 @@ export class TapPort implements NetPort {
   /** Nothing to do: turn() looks at both used rings anyway. */
   notify(): void {}
 
+  isUp(): boolean {
+    return this.#tap.isUp();
+  }
+
   setLink(up: boolean): void {
     const rc = this.#tap.setCarrier(up);
     if (rc < 0) this.lastError = rc;

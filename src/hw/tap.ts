@@ -58,6 +58,9 @@ export class Tap {
   readonly #socket: number;
   readonly #ifreq = new Uint8Array(IFREQ);
   readonly #int = new Int32Array(1);
+  /** an own struct ifreq for isUp(): the name stays in it, flags come back at byte 16 */
+  readonly #query = new Uint8Array(40);
+  readonly #queryFlags = new Uint16Array(this.#query.buffer);
 
   /**
    * Make a TAP (or take an idle persistent one). It disappears with close() unless it was persistent.
@@ -85,6 +88,7 @@ export class Tap {
     this.fd = fd;
     this.#socket = socket;
     this.name = new TextDecoder().decode(this.#ifreq.subarray(0, this.#ifreq.indexOf(0)));
+    this.#query.set(cstring(this.name));
     this.#setInt(TUNSETVNETLE, 1, "TUNSETVNETLE"); // virtio 1.x headers are little endian
   }
 
@@ -129,6 +133,11 @@ export class Tap {
     const v = new DataView(this.#ifreq.buffer);
     v.setUint16(16, (v.getUint16(16, true) & ~IFF_UP) | (up ? IFF_UP : 0), true);
     check(libc.ioctl(this.#socket, SIOCSIFFLAGS, this.#ifreq), `set ${this.name} ${up ? "up" : "down"}`);
+  }
+
+  /** Administrative state now; false also when the netdev was deleted. One system call, does not throw. */
+  isUp(): boolean {
+    return libc.ioctl(this.#socket, SIOCGIFFLAGS, this.#query) === 0 && (this.#queryFlags[8]! & IFF_UP) !== 0;
   }
 
   /** Carrier, as a pulled or plugged cable. Does not throw. @returns 0 or -errno (the netdev was deleted: -EBADFD) */

@@ -89,7 +89,7 @@ export class Board {
     this.#child = child;
     this.#forget = undoLater("epnic run", () => stop(child, 3000));
     await this.until(
-      () => existsSync(this.socket) && this.inside(["true"]).status === 0,
+      () => existsSync(this.socket) && this.log().includes("function is visible"),
       10_000,
       "the vfio-user socket",
     );
