@@ -28,6 +28,8 @@ export interface RingAddresses {
 
 /** descriptors of an indirect table that are mirrored; Linux uses at most 2 + MAX_SKB_FRAGS */
 export const INDIRECT_MAX = 64;
+/** descriptors fetched from a link's target on: 128 bytes, one small read request */
+const AHEAD = 8;
 /** used-index words in flight; more than any channel has elements, so a slot is free again when its turn comes */
 const IDX_SLOTS = 8192;
 
@@ -240,7 +242,9 @@ export class HostRing {
       let d = head;
       for (let ttl = this.size; ; ttl--) {
         if (this.stamp[d] !== this.round) {
-          this.need(d);
+          // Drivers mostly link neighbours: a piece of the table at once saves a round trip for every link.
+          const end = d + AHEAD < this.size ? d + AHEAD : this.size;
+          for (let k = d; k < end && this.stamp[k] !== this.round; k++) this.need(k);
           missing++;
           break;
         }
