@@ -14,6 +14,7 @@ import type { Interrupts } from "./interrupts.ts";
 import { Segments } from "./segments.ts";
 import { ToBoard } from "./to-board.ts";
 import { type DirectionLimits, ToHost } from "./to-host.ts";
+import { TUNING, type Tuning } from "./tuning.ts";
 
 /** What a life of the host's driver fixed. */
 export interface LifeOptions {
@@ -60,6 +61,9 @@ export class DataPath {
   private rxVector = 0xffff;
   private txVector = 0xffff;
   private generation = -1;
+  private readonly tuning: Tuning;
+  /** receive buffers of the host below which more are fetched */
+  private rxLow = 0;
 
   /**
    * @param maxQueue largest host queue that will be attached
@@ -73,23 +77,26 @@ export class DataPath {
     irq: Interrupts,
     maxQueue: number,
     limits: DirectionLimits,
+    tuning: Tuning = TUNING,
   ) {
     this.port = port;
+    this.tuning = tuning;
     this.ch = channels;
     this.irq = irq;
     this.fetcher = fetcher;
     const scratch = new Segments();
-    this.hqRx = new HostRing("hq.rx", DESC_F_WRITE, ctrl.memory, fetcher, maxQueue);
-    this.hqTx = new HostRing("hq.tx", 0, ctrl.memory, fetcher, maxQueue);
+    this.hqRx = new HostRing("hq.rx", DESC_F_WRITE, ctrl.memory, fetcher, maxQueue, tuning);
+    this.hqTx = new HostRing("hq.tx", 0, ctrl.memory, fetcher, maxQueue, tuning);
     this.eqRx = new BoardRing("eq.rx", DESC_F_WRITE, port.rx, port.buffers, scratch);
     this.eqTx = new BoardRing("eq.tx", 0, port.tx, port.buffers, scratch);
-    this.toHost = new ToHost(this.eqTx, this.hqRx, channels.write, irq, ctrl.memory, limits);
+    this.toHost = new ToHost(this.eqTx, this.hqRx, channels.write, irq, ctrl.memory, limits, tuning.lazyTurns);
     this.toBoard = new ToBoard(this.eqRx, this.hqTx, channels.read, channels.write, irq, limits);
   }
 
   /** Begin a life. The port has been started and the channels are empty. */
   attach(o: LifeOptions): void {
     this.hqRx.attach(o.rx, o.eventIdx, o.indirect);
+    this.rxLow = this.tuning.prefetch ? o.rx.size >> 1 : 0;
     this.hqTx.attach(o.tx, o.eventIdx, o.indirect);
     this.rxVector = o.rxVector;
     this.txVector = o.txVector;
@@ -140,7 +147,7 @@ export class DataPath {
     const hqTx = this.hqTx;
     rc = hqTx.step(true);
     if (rc < 0) return this.ringFault(rc, hqTx);
-    rc = hqRx.step(hqRx.available() * 2 < hqRx.size);
+    rc = hqRx.step(hqRx.available() <= this.rxLow);
     if (rc < 0) return this.ringFault(rc, hqRx);
     if (hqRx.interruptDue(write)) this.interrupt(hqRx, this.rxVector);
     if (hqTx.interruptDue(write)) this.interrupt(hqTx, this.txVector);

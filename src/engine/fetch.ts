@@ -36,9 +36,11 @@ export class EdmaFetcher implements Fetcher {
     return this.ch.room();
   }
   put(size: number, hostLo: number, hostHi: number, to: DmaRegion, off: number): void {
-    const bus = to.bus + off;
-    const hi = Math.floor(bus / TWO32);
-    this.ch.put(size, hostLo, hostHi, (bus - hi * TWO32) | 0, hi | 0);
+    const base = to.bus;
+    const lo = (base + off) | 0;
+    // Regions are smaller than 4 GiB, so the low word wrapped when it came out below the base's.
+    const wrapped = lo >>> 0 < (base | 0) >>> 0 ? 1 : 0;
+    this.ch.put(size, hostLo, hostHi, lo, (Math.floor(base / TWO32) + wrapped) | 0);
   }
   commit(): number {
     this.ch.commit();

@@ -17,6 +17,8 @@ const HDR_SLOT = 32;
 const RECORDS = 4096;
 /** receive buffers of one frame at the most: 64 KiB in buffers of 512 bytes */
 const MAX_BUFFERS = 128;
+/** chains under way from which on the board's driver gets them back as soon as they are done */
+const LAZY_CHAINS = 32;
 /** Ethernet header */
 const ETH_MIN = 14;
 /** elements of a frame in one piece, with what ends its burst */
@@ -72,6 +74,8 @@ export class ToHost {
   private eqHead = 0;
   private eqTail = 0;
   private inflight = 0;
+  private readonly lazyTurns: number;
+  private lazy = 0;
 
   constructor(
     eq: BoardRing,
@@ -80,12 +84,14 @@ export class ToHost {
     irq: Interrupts,
     memory: DmaMemory,
     limits: DirectionLimits,
+    lazyTurns = 0,
   ) {
     this.eq = eq;
     this.hq = hq;
     this.ch = ch;
     this.irq = irq;
     this.limits = limits;
+    this.lazyTurns = lazyTurns;
     this.hdr = memory.alloc("tx-headers", HDR_SLOTS * HDR_SLOT, 64);
     this.hdrLo = this.hdr.bus | 0;
     this.hdrHi = Math.floor(this.hdr.bus / 4294967296);
@@ -321,9 +327,21 @@ export class ToHost {
 
   /** Give back the chains of all bursts that landed. @returns frames finished */
   finish(): number {
-    let frames = 0;
+    this.notify = false;
+    if (this.recHead === this.recTail) return 0;
     const done = this.ch.doneCount;
-    while (this.recHead !== this.recTail) {
+    if (((done - this.recEnd[this.recHead & (RECORDS - 1)]!) | 0) < 0) return 0;
+    // While the board has more under way it can wait a little, and its driver is told about many chains at once.
+    if (this.lazy < this.lazyTurns && ((this.eqTail - this.eqHead) | 0) < LAZY_CHAINS) {
+      const newest = this.recEnd[(this.recTail - 1) & (RECORDS - 1)]!;
+      if (((done - newest) | 0) < 0) {
+        this.lazy++;
+        return 0;
+      }
+    }
+    this.lazy = 0;
+    let frames = 0;
+    do {
       const r = this.recHead & (RECORDS - 1);
       if (((done - this.recEnd[r]!) | 0) < 0) break;
       const n = this.recFrames[r]!;
@@ -334,9 +352,8 @@ export class ToHost {
       this.inflight -= this.recBytes[r]!;
       this.recHead = (this.recHead + 1) | 0;
       frames += n;
-    }
+    } while (this.recHead !== this.recTail);
     if (frames > 0) this.notify = this.eq.publish();
-    else this.notify = false;
     return frames;
   }
 

@@ -1,0 +1,24 @@
+/** Choices of the data path that trade latency, link and CPU; each can be switched off, for `bench link` to show what it brings. */
+export interface Tuning {
+  /** looks at one avail index that may be under way at the same time; 1: the next look waits for the last one's answer */
+  readonly polls: number;
+  /** turns from one look at a ring without news to the next, at least */
+  readonly pollGap: number;
+  /** ask for the next avail index together with the entries of this round, so that a busy ring takes two round trips, not three */
+  readonly pollAhead: boolean;
+  /** fetch the descriptors that the driver will likely reuse together with the entries: one round trip less for a lone frame */
+  readonly guess: boolean;
+  /** fetch receive buffers when half of the ring is left; off: when none is left */
+  readonly prefetch: boolean;
+  /** turns that the board's driver may wait for chains it sent while more of them are under way; 0: none */
+  readonly lazyTurns: number;
+}
+
+export const TUNING: Tuning = {
+  polls: 4,
+  pollGap: 4,
+  pollAhead: true,
+  guess: true,
+  prefetch: true,
+  lazyTurns: 8,
+};
