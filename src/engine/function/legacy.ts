@@ -40,6 +40,8 @@ import {
 import { emptyStats, type FunctionParts, ISR_CONFIG, ISR_CONFIG_POLLS, ISR_QUEUE, msixEnabled } from "./parts.ts";
 
 const NOTIFY_PARKED = 0xffff;
+/** bit 31 is never offered, so no driver writes this */
+const FEATURES_PARKED = 0x80000000 | 0;
 const TWO32 = 4294967296;
 
 const REBIND =
@@ -83,6 +85,7 @@ export class LegacyFunction implements HostFunction {
   /** the page number before the last, and the last */
   private older: Found = { pfn: 0, vector: NO_VECTOR, sure: 0 };
   private newer: Found = { pfn: 0, vector: NO_VECTOR, sure: 0 };
+  private accepted = 0;
   private isrCountdown = 0;
   private readonly hinted = new Uint8Array(2);
 
@@ -93,6 +96,7 @@ export class LegacyFunction implements HostFunction {
     this.vectors = parts.vectors;
     this.intxPin = parts.intxPin;
     st32(this.bar + LEGACY_QUEUE_PFN, 0);
+    st32(this.bar + LEGACY_GUEST_FEATURES, FEATURES_PARKED);
     st8(this.bar + LEGACY_STATUS, 0);
     this.clean();
     this.wide = msixEnabled(parts.dbi, parts.msixCap);
@@ -101,6 +105,7 @@ export class LegacyFunction implements HostFunction {
 
   poll(): number {
     const b = this.bar;
+    if (this.state === WATCHING) this.watchLife();
     const pfn = ld32(b + LEGACY_QUEUE_PFN);
     const status = ld8(b + LEGACY_STATUS);
     if (this.state !== WATCHING) {
@@ -123,14 +128,30 @@ export class LegacyFunction implements HostFunction {
       // whatever was found was found before status was read, so it belongs to the life that has ended
       if (this.lastStatus !== 0) this.clean();
       this.forgetFound();
+      this.accepted = 0;
     } else if (this.newer.pfn !== 0) this.watchVector();
     this.lastStatus = status;
     if ((status & STATUS_DRIVER_OK) !== 0 && (status & STATUS_FAILED) === 0) return this.freeze(status);
     return FN_NONE;
   }
 
+  /** Every life writes its accepted features before it sets up queues; the word is parked so that this shows. */
+  private watchLife(): void {
+    const accepted = ld32(this.bar + LEGACY_GUEST_FEATURES) | 0;
+    if (accepted === FEATURES_PARKED) return;
+    st32(this.bar + LEGACY_GUEST_FEATURES, FEATURES_PARKED);
+    this.accepted = accepted;
+    this.forgetFound();
+  }
+
   private found(pfn: number): void {
     st32(this.bar + LEGACY_QUEUE_PFN, 0);
+    if ((ld32(this.bar + LEGACY_GUEST_FEATURES) | 0) !== FEATURES_PARKED) {
+      // a life has begun since the last look: the store may have hit its first page number
+      this.forgetFound();
+      this.stats.missed++;
+      return;
+    }
     const reuse = this.older;
     this.older = this.newer;
     reuse.pfn = pfn;
@@ -202,11 +223,13 @@ export class LegacyFunction implements HostFunction {
       return FN_NONE;
     }
     const select = ld16(b + LEGACY_QUEUE_SEL);
-    const accepted = ld32(b + LEGACY_GUEST_FEATURES) | 0;
+    const { accepted } = this;
     this.msix = this.wide;
     const config = this.msix ? ld16(b + LEGACY_MSI_CONFIG_VECTOR) : NO_VECTOR;
     if (this.msix) newer.vector = ld16(b + LEGACY_MSI_QUEUE_VECTOR);
+    // one more look: all of the above belongs to one life
     if (ld8(b + LEGACY_STATUS) !== status || ld32(b + LEGACY_QUEUE_PFN) !== 0) return FN_NONE;
+    if ((ld32(b + LEGACY_GUEST_FEATURES) | 0) !== FEATURES_PARKED) return FN_NONE;
 
     if (newer.pfn === 0) return this.refuse(status, "no queue address was seen");
     if (older.pfn === 0) return this.refuse(status, `only one queue address was seen (page 0x${hex(newer.pfn)})`);

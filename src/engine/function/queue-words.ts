@@ -149,7 +149,7 @@ export class QueueWords {
   /**
    * Look once. Order of the loads matters: a vector read before words that are queue k's was not written for a later
    * queue, and a queue_select read first names a queue the host had at least begun.
-   * @returns 0, or -1 when queue_select changed meanwhile (sample again)
+   * @returns 0, or -1 when the host wrote meanwhile (sample again)
    */
   sample(): number {
     const c = this.common;
@@ -168,6 +168,9 @@ export class QueueWords {
       now[i] = w;
       if (w !== last[i]) changed = true;
     }
+    // read twice alike, and only then were the words like this at one moment, the one between the readings
+    if (changed)
+      for (let i = 0; i < QUEUE_WORDS; i++) if ((ld32(c + COMMON_Q_DESCLO + 4 * i) | 0) !== now[i]) return -1;
     if (ld16(c + COMMON_Q_SELECT) !== select) return -1;
 
     if (vector !== this.lastVector) {

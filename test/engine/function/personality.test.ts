@@ -17,7 +17,7 @@ afterEach(() => {
 function make(personality: "modern" | "legacy", features: number, msix = false) {
   const bar = mapAnonymous(BAR_SIZE);
   bars.push(bar);
-  const config = new FakeConfig();
+  const config = new FakeConfig(bar);
   const parts = {
     bar,
     msixTablePtr: 0,

@@ -11,10 +11,19 @@ export const BAR_SIZE = 0x10000;
 export const MSIX_CAP = 0xb0;
 const NONE = 0xffff;
 
+/** unused place in the BAR for MSI-X Enable */
+const MSIX_ON = 0xf000;
+
 /** Config space of which only the MSI-X control word matters. */
 export class FakeConfig implements Mmio {
   readonly size = 0x1000;
-  msixOn = false;
+  constructor(private readonly bar: number) {}
+  get msixOn(): boolean {
+    return ld32(this.bar + MSIX_ON) !== 0;
+  }
+  set msixOn(on: boolean) {
+    st32(this.bar + MSIX_ON, on ? 1 : 0);
+  }
   ld8(): number {
     throw new Error("DBI is read 32 bits wide");
   }
@@ -67,8 +76,7 @@ export interface PlainHostOptions {
 type Step = Generator<undefined, boolean, undefined>;
 
 export class PlainHost {
-  readonly bar = mapAnonymous(BAR_SIZE);
-  readonly config = new FakeConfig();
+  readonly config: FakeConfig;
   /** DRIVER_OK is written: what the function may go live with; null in every other moment */
   truth: { rings: RingTruth[]; msix: boolean; configVector: number } | null = null;
   /** accesses made, and lives that got to DRIVER_OK */
@@ -87,7 +95,9 @@ export class PlainHost {
     readonly o: PlainHostOptions,
     readonly chance: Chance,
     private readonly mac: Uint8Array,
+    readonly bar: number = mapAnonymous(BAR_SIZE),
   ) {
+    this.config = new FakeConfig(bar);
     // few places, some above 4 GiB with equal low words, so that torn and stale words look plausible
     for (let i = 0; i < 6; i++) this.pages.push(0x10000000 + i * 0x10000);
     if (o.personality === "modern") for (let i = 0; i < 4; i++) this.pages.push(0x3_10000000 + i * 0x10000);

@@ -3,54 +3,12 @@
  * every capture is right, and with any spacing at all the function is never live with anything but what the host set up.
  */
 import { describe, expect, test } from "bun:test";
-import { NetConfig } from "../../../src/engine/function/config.ts";
-import { featureWord } from "../../../src/engine/function/features.ts";
 import { FN_DOWN, FN_REFUSED, FN_UP, type HostFunction } from "../../../src/engine/function/host-function.ts";
-import { LegacyFunction } from "../../../src/engine/function/legacy.ts";
-import { ModernFunction } from "../../../src/engine/function/modern.ts";
 import { unmap } from "../../../src/hw/mem.ts";
-import { BAR_SIZE, Chance, MSIX_CAP, PlainHost, type PlainHostOptions } from "./plain-host.ts";
+import { judged, over } from "./drive.ts";
+import { BAR_SIZE, Chance, PlainHost, type PlainHostOptions } from "./plain-host.ts";
 
 const MAC = Uint8Array.from([2, 0, 0, 1, 0, 2]);
-
-export function over(host: PlainHost): HostFunction {
-  const { personality, msix } = host.o;
-  const parts = {
-    bar: host.bar,
-    msixTablePtr: 0,
-    pbaPtr: 0,
-    vectors: msix ? 4 : 0,
-    intxPin: true,
-    dbi: host.config,
-    msixCap: msix ? MSIX_CAP : 0,
-    features: featureWord("default", personality),
-    queueSize: 256,
-    config: new NetConfig(MAC, 1500),
-    onClose: () => {},
-  };
-  return personality === "modern" ? new ModernFunction(parts) : new LegacyFunction(parts);
-}
-
-const at = (lo: number, hi: number): number => (hi >>> 0) * 2 ** 32 + (lo >>> 0);
-
-/** "" when the function may be live with what it holds. */
-function wrong(fn: HostFunction, host: PlainHost): string {
-  const t = host.truth;
-  if (t === null) return "live without a driver";
-  if (fn.msix !== t.msix) return `MSI-X ${fn.msix}, host ${t.msix}`;
-  for (let k = 0; k < 2; k++) {
-    const c = fn.queues[k]!;
-    const q = t.rings[k]!;
-    const got = [c.size, at(c.descLo, c.descHi), at(c.availLo, c.availHi), at(c.usedLo, c.usedHi), c.vector];
-    const want = [q.size, q.desc, q.avail, q.used, q.vector];
-    for (let i = 0; i < 5; i++)
-      if (got[i] !== want[i])
-        return `queue ${k}: ${got.map((v) => v.toString(16))} for ${want.map((v) => v.toString(16))}`;
-  }
-  const hdr = host.o.personality === "legacy" ? 12 : host.o.words === 4 ? 24 : 12;
-  if (fn.hdrLen !== hdr) return `header ${fn.hdrLen} for ${hdr}`;
-  return "";
-}
 
 interface Outcome {
   lives: number;
@@ -69,7 +27,7 @@ interface Outcome {
 function drive(o: PlainHostOptions, seed: number, lives: number, gap: (c: Chance) => number, polls: number): Outcome {
   const chance = new Chance(seed);
   const host = new PlainHost(o, chance, MAC);
-  const fn = over(host);
+  const fn = over(host, MAC);
   const out: Outcome = { lives: 0, right: 0, refused: 0, downs: 0, wrong: [], host, fn };
   const steps = host.forever();
   while (host.lives < lives) {
@@ -80,7 +38,7 @@ function drive(o: PlainHostOptions, seed: number, lives: number, gap: (c: Chance
       else if (e === FN_REFUSED) out.refused++;
       else if (e === FN_DOWN) out.downs++;
       if (fn.live) {
-        const why = wrong(fn, host);
+        const why = judged(fn, host);
         if (why !== "" && out.wrong.length < 5) out.wrong.push(`seed ${seed}, life ${host.lives}: ${why}`);
       }
     }
