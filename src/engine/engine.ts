@@ -51,6 +51,8 @@ export interface Engine {
   summary(): Record<string, number | string>;
 }
 
+/** turns after a sleep that was followed by no work: enough for a look at everything */
+const DOZE_TURNS = 16;
 const FLUSH_MS = 50;
 const DRAIN_MS = 1000;
 /** @throws Fault when a part cannot be had; what was opened before it is closed again */
@@ -142,7 +144,7 @@ class RunningEngine implements Engine {
       `${this.o.device}: ${this.p.fn.personality} virtio-net function is visible to the host, board side is ${port.kind} ${port.netdev}`,
     );
     while (!signal.stop && !this.stop) {
-      const why = service.slice();
+      const why = service.slice(undefined, this.sleeper.dozing ? DOZE_TURNS : undefined);
       service.attend(why);
       if (why === SLICE_IDLE) this.sleeper.sleep();
       else this.sleeper.busy();

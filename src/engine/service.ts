@@ -69,10 +69,13 @@ export class Service {
     private readonly options: ServiceOptions,
   ) {}
 
-  /** Run turns until something wants attention, or `most` turns or SLICE_NS are over. @returns SLICE_* */
-  slice(most = 0x4000_0000): number {
+  /**
+   * Run turns until something wants attention, or `most` turns or SLICE_NS are over. `patience`: turns without work
+   * before SLICE_IDLE; less right after a sleep that found nothing. @returns SLICE_*
+   */
+  slice(most = 0x4000_0000, patience = this.options.idleTurns): number {
     const { ctrl, fn, port, dp } = this;
-    const idleTurns = this.options.idleTurns;
+    let idleTurns = patience;
     const until = Bun.nanoseconds() + SLICE_NS;
     let idle = 0;
     for (let t = 1; ; t++) {
@@ -93,8 +96,10 @@ export class Service {
         }
         work += rc;
       } else if (this.owes) this.owes = dp.settle();
-      if (work > 0) idle = 0;
-      else if (++idle > idleTurns && (!this.live || dp.quiet)) return SLICE_IDLE;
+      if (work > 0) {
+        idle = 0;
+        idleTurns = this.options.idleTurns;
+      } else if (++idle > idleTurns && (!this.live || dp.quiet)) return SLICE_IDLE;
       if (t === most || ((t & 15) === 0 && Bun.nanoseconds() > until)) return SLICE_OVER;
     }
   }

@@ -9,6 +9,8 @@ const LAST_NS = 1_000_000;
 
 export class Sleeper {
   sleeps = 0;
+  /** the last thing done was a sleep: a short look suffices before the next one */
+  dozing = false;
   private ns = FIRST_NS;
   private readonly spin: boolean;
   private fds = new Int32Array(0);
@@ -32,6 +34,7 @@ export class Sleeper {
 
   /** There was work: the next sleep is short again. */
   busy(): void {
+    this.dozing = false;
     this.ns = FIRST_NS;
   }
 
@@ -39,6 +42,7 @@ export class Sleeper {
   sleep(): void {
     if (this.spin) return;
     this.sleeps++;
+    this.dozing = true;
     this.time[2] = this.ns;
     libc.ppoll(ptrOf(this.fds), this.count, ptrOf(this.time), null);
     if (this.ns < LAST_NS) this.ns *= 2;
