@@ -5,6 +5,7 @@
 import { libc } from "../libc.ts";
 import { st32 } from "../mem.ts";
 import {
+  CAP_ID_MSI,
   CAP_ID_MSIX,
   CAP_ID_VENDOR,
   MSIX_CTL_ENABLE,
@@ -25,6 +26,7 @@ import {
   IRQ_INDEX,
   IRQ_INFO_BYTES,
   IRQ_INTX,
+  IRQ_MSI,
   IRQ_MSIX,
   REGION_BYTES,
   REGION_CONFIG,
@@ -39,12 +41,22 @@ import {
 import { type Backing, backingOf } from "./vfio-user-backing.ts";
 import type { TruthSource } from "./vfio-user-truth.ts";
 
-/** What of config space is served; QEMU makes up the extended part. */
-const CONFIG_BYTES = 256;
+/** What differs between the functions that are served. */
+export interface FunctionShape {
+  /** bytes of config space that are served; with 256 QEMU makes up the extended part. Default 256 */
+  readonly configBytes?: 256 | 4096;
+  /** BARs that plain mode lets the guest map. Default 0, the virtio registers: the BAR of an MSI-X table would gain nothing */
+  readonly mapped?: readonly number[];
+}
+
 const STATUS_CAP_LIST = 1 << 4;
 
 export class VfioUserFunction implements TruthSource {
   readonly #bus: HostBus;
+  readonly #configBytes: number;
+  readonly #mapped: readonly number[];
+  /** offset of the MSI capability, 0 without one */
+  msiCap = 0;
   /** MSI-X capability: its offset, vectors, and where the table is */
   msixCap = 0;
   /** offset of virtio's common configuration in BAR0, -1 without such a capability (legacy function) */
@@ -54,8 +66,15 @@ export class VfioUserFunction implements TruthSource {
   tableOffset = 0;
   readonly #backing: (Backing | null)[] = [];
 
-  constructor(bus: HostBus) {
+  constructor(bus: HostBus, shape: FunctionShape = {}) {
     this.#bus = bus;
+    this.#configBytes = shape.configBytes ?? 256;
+    this.#mapped = shape.mapped ?? [0];
+  }
+
+  /** Whether plain mode wants to let the guest map this BAR. */
+  maps(region: number): boolean {
+    return this.#mapped.includes(region);
   }
 
   /** Some BAR is set up: the endpoint's software is ready to be enumerated. */
@@ -66,6 +85,7 @@ export class VfioUserFunction implements TruthSource {
 
   /** Read the capability list, as a host does at enumeration. */
   scan(): void {
+    this.msiCap = 0;
     this.msixCap = 0;
     this.vectors = 0;
     this.commonOffset = -1;
@@ -75,6 +95,7 @@ export class VfioUserFunction implements TruthSource {
     for (let i = 0; at !== 0 && i < 48; i++) {
       const id = bus.cfgRead(at, 1);
       if (id === CAP_ID_VENDOR && bus.cfgRead(at + 3, 1) === CAP_COMMON_CFG) this.commonOffset = bus.cfgRead(at + 8, 4);
+      if (id === CAP_ID_MSI) this.msiCap = at;
       if (id === CAP_ID_MSIX) {
         const table = bus.cfgRead(at + 4, 4);
         this.msixCap = at;
@@ -110,6 +131,7 @@ export class VfioUserFunction implements TruthSource {
       const ctl = bus.cfgRead(this.msixCap + 2, 2);
       if (ctl & MSIX_CTL_ENABLE) bus.cfgWrite(this.msixCap + 2, 2, ctl & ~MSIX_CTL_ENABLE);
     }
+    if (this.msiCap !== 0) bus.cfgWrite(this.msiCap + 2, 2, bus.cfgRead(this.msiCap + 2, 2) & ~1);
     for (let b = 0; b < 6; b++) bus.cfgWrite(PCI_BAR0 + 4 * b, 4, 0);
   }
 
@@ -121,12 +143,12 @@ export class VfioUserFunction implements TruthSource {
   }
 
   regionSize(region: number): number {
-    return region === REGION_CONFIG ? CONFIG_BYTES : region < 6 ? this.#bus.barSize(region) : 0;
+    return region === REGION_CONFIG ? this.#configBytes : region < 6 ? this.#bus.barSize(region) : 0;
   }
 
   /**
    * REGION_INFO reply into `out` at `at`.
-   * @param share hand out the memory behind BAR0 when the bus has it
+   * @param share hand out the memory behind the BARs of the shape when the bus has it
    * @returns descriptor to send along, or -1
    */
   regionInfo(out: DataView, at: number, region: number, share: boolean): number {
@@ -134,8 +156,7 @@ export class VfioUserFunction implements TruthSource {
     let flags = size > 0 ? REGION_FLAG_READ | REGION_FLAG_WRITE : 0;
     let fd = -1;
     let offset = 0;
-    // only the virtio registers: the table's BAR would gain nothing, QEMU covers the table
-    if (share && region === 0 && size > 0) {
+    if (share && this.maps(region) && size > 0) {
       const backing = this.#share(region, size);
       if (backing !== null) {
         flags |= REGION_FLAG_MMAP;
@@ -161,9 +182,11 @@ export class VfioUserFunction implements TruthSource {
     return backing;
   }
 
-  irqInfo(out: DataView, at: number, index: number): void {
+  /** @param msi messages of the MSI capability */
+  irqInfo(out: DataView, at: number, index: number, msi: number): void {
     const pin = this.#bus.cfgRead(PCI_INTERRUPT_PIN, 1);
-    const count = index === IRQ_INTX ? (pin > 0 ? 1 : 0) : index === IRQ_MSIX ? this.vectors : 0;
+    const count =
+      index === IRQ_INTX ? (pin > 0 ? 1 : 0) : index === IRQ_MSIX ? this.vectors : index === IRQ_MSI ? msi : 0;
     const flags = index === IRQ_INTX ? IRQ_FLAG_EVENTFD | IRQ_FLAG_MASKABLE | IRQ_FLAG_AUTOMASKED : IRQ_FLAG_EVENTFD;
     out.setUint32(at, IRQ_INFO_BYTES, true);
     out.setUint32(at + IRQ_FLAGS, flags, true);

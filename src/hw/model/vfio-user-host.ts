@@ -43,6 +43,7 @@ import {
   IRQ_INDEX,
   IRQ_INFO_BYTES,
   IRQ_KINDS,
+  IRQ_MSI,
   MIN_BODY,
   REGION_BYTES,
   REGION_CONFIG,
@@ -52,22 +53,26 @@ import {
   RW_DATA,
   RW_OFFSET,
   RW_REGION,
+  SET_INDEX,
 } from "./vfio-user.layout.ts";
-import { VfioUserFunction } from "./vfio-user-function.ts";
+import { type FunctionShape, VfioUserFunction } from "./vfio-user-function.ts";
 import { VfioUserIrq } from "./vfio-user-irq.ts";
 import { GuestMemory, u64At } from "./vfio-user-memory.ts";
+import { VfioUserMsi } from "./vfio-user-msi.ts";
 import { RX_CLOSED, RX_MESSAGE, RX_NONE, VfioUserSocket } from "./vfio-user-socket.ts";
 import { HostTruth } from "./vfio-user-truth.ts";
 
 export type VfioUserMode = "held" | "plain";
 
-export interface VfioUserOptions {
+export interface VfioUserOptions extends FunctionShape {
   /** unix socket to listen on; "plain:" or "held:" in front of it says the mode */
   path: string;
   /** default "held" */
   mode?: VfioUserMode;
   /** keep a shadow of what the guest's memory allows to DMA */
   strict?: boolean;
+  /** the function is a virtio device: keep an account of what its driver writes (default true) */
+  virtio?: boolean;
   log?: (level: "info" | "warn" | "error", text: string) => void;
 }
 
@@ -82,6 +87,7 @@ export class VfioUserHost implements HostSide {
   readonly memory: AddressSpace;
   readonly guest: GuestMemory;
   readonly irq: VfioUserIrq;
+  readonly msi: VfioUserMsi;
   readonly mode: VfioUserMode;
   /** figures for the log, the tests and the rig */
   attaches = 0;
@@ -90,6 +96,8 @@ export class VfioUserHost implements HostSide {
   writes = 0;
 
   readonly #socket: VfioUserSocket;
+  readonly #shape: FunctionShape;
+  readonly #virtio: boolean;
   readonly #log: (level: "info" | "warn" | "error", text: string) => void;
   #truth: HostTruth | null = null;
   #bus: HostBus | null = null;
@@ -109,15 +117,19 @@ export class VfioUserHost implements HostSide {
     this.memory = new AddressSpace("host");
     this.guest = new GuestMemory(this.memory);
     this.irq = new VfioUserIrq((off, value) => this.#function?.tableWrite(off, value));
+    this.msi = new VfioUserMsi((off, size) => this.#bus?.cfgRead(off, size) ?? 0);
+    this.#shape = options;
+    this.#virtio = options.virtio ?? true;
     this.#socket = new VfioUserSocket(prefix ? options.path.slice(prefix[0].length) : options.path);
   }
 
   attach(bus: HostBus): void {
     this.#bus = bus;
-    const fn = new VfioUserFunction(bus);
+    const fn = new VfioUserFunction(bus, this.#shape);
+    this.#function = fn;
+    if (!this.#virtio) return;
     const truth = new HostTruth(fn);
     truth.onDriverOk = () => this.#log("info", `the guest set DRIVER_OK: ${truth.describe()}`);
-    this.#function = fn;
     this.#truth = truth;
   }
 
@@ -136,7 +148,7 @@ export class VfioUserHost implements HostSide {
   }
 
   message(addr: number, data: number): boolean {
-    const known = this.irq.message(addr, data);
+    const known = this.irq.message(addr, data) || this.msi.message(addr, data);
     if (this.irq.stray !== this.#straySeen) {
       if (this.#straySeen === 0) this.#log("warn", this.irq.strayText);
       this.#straySeen = this.irq.stray;
@@ -192,7 +204,14 @@ export class VfioUserHost implements HostSide {
     this.#quiet = 0;
     fn.scan();
     this.irq.vectors = fn.vectors;
-    this.#log("info", `QEMU connected (${this.mode} accesses, ${fn.vectors ? `${fn.vectors} MSI-X vectors` : "INTx"})`);
+    // a virtio driver never uses MSI (the PCI transport knows MSI-X and INTx only)
+    this.msi.cap = this.#virtio ? 0 : fn.msiCap;
+    const kind = fn.vectors
+      ? `${fn.vectors} MSI-X vectors`
+      : this.msi.cap
+        ? `${this.msi.vectors} MSI messages`
+        : "INTx";
+    this.#log("info", `QEMU connected (${this.mode} accesses, ${kind})`);
   }
 
   /** The connection is over: take everything back so that the next QEMU finds a function after power-on. */
@@ -201,6 +220,7 @@ export class VfioUserHost implements HostSide {
     this.#holdUntil = 0;
     this.#socket.drop();
     this.irq.clear(true);
+    this.msi.clear();
     this.#function?.resetConfig();
     this.#function?.close();
     this.guest.clear();
@@ -249,15 +269,16 @@ export class VfioUserHost implements HostSide {
         const region = body.getUint32(REGION_INDEX, true);
         if (region >= REGION_COUNT) return this.#replyError(EINVAL);
         const fd = fn.regionInfo(out, HDR_BYTES, region, this.mode === "plain");
-        if (this.mode === "plain" && region === 0 && fd < 0)
-          this.#log("warn", "BAR0 cannot be mapped (no single window covers it): the guest's accesses trap");
+        if (this.mode === "plain" && fn.maps(region) && fd < 0)
+          this.#log("warn", `BAR${region} cannot be mapped (no single window covers it): the guest's accesses trap`);
         return this.#reply(REGION_BYTES, fd);
       }
       case CMD_IRQ_INFO:
-        fn.irqInfo(out, HDR_BYTES, body.getUint32(IRQ_INDEX, true));
+        fn.irqInfo(out, HDR_BYTES, body.getUint32(IRQ_INDEX, true), this.msi.vectors);
         return this.#reply(IRQ_INFO_BYTES);
       case CMD_SET_IRQS: {
-        const rc = this.irq.set(body, fds);
+        const msi = body.getUint32(SET_INDEX, true) === IRQ_MSI && this.msi.cap !== 0;
+        const rc = msi ? this.msi.set(body, fds) : this.irq.set(body, fds);
         return rc === 0 ? this.#reply(0) : this.#refused(rc, "a SET_IRQS outside what the function has");
       }
       case CMD_READ:

@@ -41,6 +41,10 @@ const DOORBELL_STEP = 0x1000;
 /** Writes one 32-bit word of the MSI-X table as the host would; offset from the table's start. */
 export type TableWrite = (offset: number, value: number) => void;
 
+/** the range of message interrupts of a PC: what a guest puts into MSI-X tables that QEMU keeps to itself */
+const MESSAGES_BASE = 0xfee0_0000;
+const MESSAGES_END = 0xfef0_0000;
+
 export class VfioUserIrq {
   /** vectors the function has, from its MSI-X capability; 0 without one */
   vectors = 0;
@@ -62,6 +66,11 @@ export class VfioUserIrq {
   strayText = "";
   /** times that QEMU's guest turned MSI-X on */
   enables = 0;
+  /**
+   * A guest that drives the DMA itself puts its own message address into the DMA's registers, and QEMU does not tell
+   * which vector it belongs to: take such a message for the only live vector. Off: messages there go nowhere.
+   */
+  takesGuestMessages = false;
 
   constructor(write: TableWrite) {
     this.#write = write;
@@ -164,7 +173,8 @@ export class VfioUserIrq {
   /** A 4-byte write that hit no memory. @returns whether it went to a doorbell */
   message(addr: number, data: number): boolean {
     const v = (addr - DOORBELL_BASE) / DOORBELL_STEP;
-    if (!(v >= 0 && v < this.vectors) || v !== Math.floor(v)) return false;
+    if (!(v >= 0 && v < this.vectors) || v !== Math.floor(v))
+      return this.takesGuestMessages && this.#guestMessage(addr);
     const fd = this.#fds[v];
     if (fd === undefined || fd < 0 || this.#masked[v] || this.#secret[v] !== data >>> 0) {
       this.stray++;
@@ -173,6 +183,20 @@ export class VfioUserIrq {
     }
     this.fired[v] = (this.fired[v] ?? 0) + 1;
     libc.write(fd, this.#one, 8);
+    return true;
+  }
+
+  #guestMessage(addr: number): boolean {
+    if (addr < MESSAGES_BASE || addr >= MESSAGES_END) return false;
+    let only = -1;
+    for (let v = 0; v < this.#fds.length; v++) {
+      if ((this.#fds[v] ?? -1) < 0) continue;
+      if (only >= 0) return false;
+      only = v;
+    }
+    if (only < 0) return false;
+    this.fired[only] = (this.fired[only] ?? 0) + 1;
+    libc.write(this.#fds[only]!, this.#one, 8);
     return true;
   }
 
