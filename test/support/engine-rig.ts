@@ -20,6 +20,8 @@ export interface EngineRigOptions {
   host: Partial<HostOptions>;
   engine: Partial<AssemblyOptions>;
   patch: boolean;
+  /** descriptors of each of the board's queues */
+  portSize: number;
   seed: number;
 }
 
@@ -78,7 +80,7 @@ export class EngineRig {
     this.endpoint.addStepper(this.host);
     const ctrl = this.endpoint.controller();
     const onFrame = (frame: Uint8Array): void => this.toBoard.take(frame);
-    this.port = new TestPort(ctrl.memory, this.endpoint.board.shadow, onFrame, 64, o.patch ?? true);
+    this.port = new TestPort(ctrl.memory, this.endpoint.board.shadow, onFrame, o.portSize ?? 64, o.patch ?? true);
     const say = (m: string): void => {
       this.log.push(m);
     };
@@ -142,6 +144,12 @@ export class EngineRig {
       `${frames} frames each way`,
       () => this.toHost.received >= wantHost && this.toBoard.received >= wantBoard,
     );
+  }
+
+  /** chains of the host's transmit queue that a lazy driver has not taken back yet, although they are used */
+  engineHolds(): number {
+    const { rx, tx } = this.host.net!;
+    return rx.ring.pending() ? -1 : tx.ring.used16[1]! === tx.ring.avail[1]! ? tx.ring.inFlight : -1;
   }
 
   check(): void {

@@ -25,15 +25,19 @@ export class TestPort implements NetPort {
   /** interrupts raised per queue */
   readonly notified = [0, 0];
   starts = 0;
+  /** give receive buffers back to the ring */
+  refilling = true;
+  /** administratively up */
+  up = true;
   private readonly area: DmaRegion;
   private readonly queue: Uint8Array[] = [];
   private readonly txSlots: number[] = [];
   private readonly rxSlots: number[] = [];
-  private readonly slotOf = [new Int32Array(256), new Int32Array(256)];
+  private readonly slotOf = [new Int32Array(1024), new Int32Array(1024)];
 
   constructor(
     memory: DmaMemory,
-    grants: Grants | null,
+    private readonly grants: Grants | null,
     private readonly onFrame: (frame: Uint8Array, hdr: Uint8Array) => void,
     size = 64,
     patch = true,
@@ -71,6 +75,36 @@ export class TestPort implements NetPort {
     return this.queue.length;
   }
 
+  /** frames that the engine has not given back */
+  get sending(): number {
+    return this.tx.inFlight;
+  }
+
+  isUp(): boolean {
+    return this.up;
+  }
+
+  /**
+   * The board's driver starts over while the engine is live. What the engine was still sending stays readable, as the
+   * bounce pages of a kernel do, and is used again only after some turns. @param turn lets one turn of the engine pass
+   */
+  restart(turn: () => void): void {
+    if (!this.ready || this.features === null) return;
+    const held = this.txSlots.splice(0);
+    const grants = this.grants;
+    const inUse = [...this.slotOf[1]!].filter((at) => at !== 0);
+    this.stop();
+    this.txSlots.splice(0);
+    this.txSlots.push(...held);
+    for (const at of inUse) grants?.grant(this.area.bus + at, SLOT, 1);
+    this.start(this.features);
+    for (let i = 0; i < 50; i++) turn();
+    for (const at of inUse) {
+      grants?.revoke(this.area.bus + at, SLOT);
+      if (!this.txSlots.includes(at)) this.txSlots.push(at);
+    }
+  }
+
   /** Queue a frame (without header). */
   send(frame: Uint8Array): void {
     this.queue.push(frame);
@@ -105,6 +139,7 @@ export class TestPort implements NetPort {
   }
 
   private fill(): void {
+    if (!this.refilling) return;
     while (this.rx.freeCount > 0 && this.rxSlots.length > 0) {
       const at = this.rxSlots.pop()!;
       const head = this.rx.addOne((this.area.bus + at) | 0, 0, SLOT, true);
@@ -125,7 +160,7 @@ export class TestPort implements NetPort {
       this.slotOf[0]![head] = 0;
       work++;
     }
-    if (work > 0) this.fill();
+    if (work > 0 || this.rx.freeCount > 0) this.fill();
     for (let head = this.tx.take(); head >= 0; head = this.tx.take()) {
       this.txSlots.push(this.slotOf[1]![head]!);
       this.slotOf[1]![head] = 0;
