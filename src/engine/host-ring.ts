@@ -222,7 +222,7 @@ export class HostRing extends HostUsed {
     this.round = (this.round + 1) | 0;
     this.runLo = -1;
     this.misses = 0;
-    this.guessed = this.tuning.guess && fresh < GUESS && this.used !== 0 && --this.guessPause < 0;
+    this.guessed = this.tuning.guess && fresh < GUESS && size >= GUESS && this.used !== 0 && --this.guessPause < 0;
     if (this.guessed) this.putGuess();
     const look = wanted && this.write === 0 && this.tuning.pollAhead && this.lookCount < LOOKS;
     const k = (this.lookFirst + this.lookCount) & (LOOKS - 1);
