@@ -104,26 +104,22 @@ export class LegacyFunction implements HostFunction {
   }
 
   poll(): number {
+    if (this.state === WATCHING) return this.follow();
     const b = this.bar;
-    if (this.state === WATCHING) this.watchLife();
-    const pfn = ld32(b + LEGACY_QUEUE_PFN);
-    const status = ld8(b + LEGACY_STATUS);
-    if (this.state !== WATCHING) {
-      // a page number is a life sign: the word was zeroed, and only a driver at its set-up writes another value
-      if (pfn === 0 && (status & ~STATUS_NEEDS_RESET) === this.frozen) {
-        if (this.isrCountdown > 0 && --this.isrCountdown === 0) st8(b + LEGACY_ISR, ISR_QUEUE);
-        return FN_NONE;
-      }
-      this.end();
-      return FN_DOWN;
+    // a page number is a life sign: the word was zeroed, and only a driver at its set-up writes another value
+    if (ld32(b + LEGACY_QUEUE_PFN) === 0 && (ld8(b + LEGACY_STATUS) & ~STATUS_NEEDS_RESET) === this.frozen) {
+      if (this.isrCountdown > 0 && --this.isrCountdown === 0) st8(b + LEGACY_ISR, ISR_QUEUE);
+      return FN_NONE;
     }
-    return this.follow(pfn, status);
+    this.end();
+    return FN_DOWN;
   }
 
-  private follow(pfn: number, status: number): number {
-    // first of all: without MSI-X the host looks at this word again within a microsecond or two
-    if (pfn !== 0) this.found(pfn);
+  private follow(): number {
+    this.watchLife();
     this.watchLayout();
+    this.takePage();
+    const status = ld8(this.bar + LEGACY_STATUS);
     if (status === 0) {
       // whatever was found was found before status was read, so it belongs to the life that has ended
       if (this.lastStatus !== 0) this.clean();
@@ -144,13 +140,24 @@ export class LegacyFunction implements HostFunction {
     this.forgetFound();
   }
 
-  private found(pfn: number): void {
-    st32(this.bar + LEGACY_QUEUE_PFN, 0);
-    if ((ld32(this.bar + LEGACY_GUEST_FEATURES) | 0) !== FEATURES_PARKED) {
-      // a life has begun since the last look: the store may have hit its first page number
+  /**
+   * A page number is there: take it and zero the word, which the host looks at again within a microsecond or two.
+   * Between the load and the store the host may write another one only if it has begun anew; what it does first then
+   * is looked at behind the store.
+   * @returns whether there was one
+   */
+  private takePage(): boolean {
+    const at = this.bar + LEGACY_QUEUE_PFN;
+    const pfn = ld32(at);
+    if (pfn === 0) return false;
+    st32(at, 0);
+    if (
+      (ld32(this.bar + LEGACY_GUEST_FEATURES) | 0) !== FEATURES_PARKED ||
+      msixEnabled(this.parts.dbi, this.parts.msixCap) !== this.wide
+    ) {
       this.forgetFound();
       this.stats.missed++;
-      return;
+      return true;
     }
     const reuse = this.older;
     this.older = this.newer;
@@ -158,6 +165,7 @@ export class LegacyFunction implements HostFunction {
     reuse.vector = NO_VECTOR;
     reuse.sure = 0;
     this.newer = reuse;
+    return true;
   }
 
   private forgetFound(): void {
@@ -216,12 +224,8 @@ export class LegacyFunction implements HostFunction {
   private freeze(status: number): number {
     const { parts, queues, older, newer } = this;
     const b = this.bar;
-    const late = ld32(b + LEGACY_QUEUE_PFN);
-    if (late !== 0) {
-      // written between the two loads of poll(); look again with it in place
-      this.found(late);
-      return FN_NONE;
-    }
+    // written after follow() looked for it: look at everything again with it in place
+    if (this.takePage()) return FN_NONE;
     const select = ld16(b + LEGACY_QUEUE_SEL);
     const { accepted } = this;
     this.msix = this.wide;
