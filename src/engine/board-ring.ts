@@ -6,7 +6,7 @@ import { fence, ld16, st16 } from "../hw/mem.ts";
 import type { LocalBuffers, LocalRing } from "../hw/net-port.ts";
 import { AVAIL_F_NO_INTERRUPT, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
 import { INDIRECT, walk, walkIndirect } from "./chain.ts";
-import { R_AVAIL_JUMP, R_LOCAL_ADDRESS } from "./codes.ts";
+import { OK, R_AVAIL_JUMP, R_LOCAL_ADDRESS } from "./codes.ts";
 import { type Segments, translate } from "./segments.ts";
 
 export class BoardRing {
@@ -135,9 +135,12 @@ export class BoardRing {
 
   /** Append the chain at `head`, translated to bus addresses. @returns 0 or a negative code with out.a, out.b */
   segments(head: number, out: Segments): number {
-    const raw = this.raw;
-    raw.clear();
-    let rc = walk(this.ring.desc, 0, this.size, head, this.write === 0 ? 0 : DESC_F_WRITE, raw);
+    const flat = this.pageLo === null;
+    // Contiguous memory: the segments stay as many as they are and are translated where they stand.
+    const raw = flat ? out : this.raw;
+    if (!flat) raw.clear();
+    const from = raw.count;
+    let rc = walk(this.desc, 0, this.size, head, this.write === 0 ? 0 : DESC_F_WRITE, raw);
     if (rc === INDIRECT) {
       const k = raw.count;
       const bytes = raw.len[k]!;
@@ -154,7 +157,28 @@ export class BoardRing {
       out.b = raw.b;
       return rc;
     }
-    return translate(raw, 0, this.buffers, out);
+    return flat ? this.translateFlat(from, out) : translate(raw, 0, this.buffers, out);
+  }
+
+  private translateFlat(from: number, out: Segments): number {
+    const { baseLo, baseHi, busLo, busHi, limit } = this;
+    const { lo, hi, len, off } = out;
+    const end = out.count;
+    for (let i = from; i < end; i++) {
+      const low = lo[i]!;
+      const at = (low - baseLo) | 0;
+      const borrow = low >>> 0 < baseLo >>> 0 ? 1 : 0;
+      if (((hi[i]! - baseHi - borrow) | 0) !== 0 || at < 0 || at > limit - len[i]!) {
+        out.a = low;
+        out.b = hi[i]!;
+        return R_LOCAL_ADDRESS;
+      }
+      const bus = (busLo + at) | 0;
+      off[i] = at;
+      lo[i] = bus;
+      hi[i] = bus >>> 0 < busLo >>> 0 ? (busHi + 1) | 0 : busHi;
+    }
+    return OK;
   }
 
   pushUsed(head: number, len: number): void {

@@ -26,6 +26,16 @@ export class Segments {
     this.count = 0;
     this.total = 0;
   }
+
+  /** Append one segment whose `off` does not matter; the caller has checked that there is room. */
+  append(lo: number, hi: number, len: number): void {
+    const k = this.count;
+    this.lo[k] = lo;
+    this.hi[k] = hi;
+    this.len[k] = len;
+    this.count = k + 1;
+    this.total += len;
+  }
 }
 
 const TWO32 = 4294967296;
@@ -170,4 +180,56 @@ export function dropFront(segs: Segments, bytes: number): void {
   }
   segs.count = k;
   segs.total -= bytes;
+}
+
+/**
+ * Take `bytes` bytes at byte `at` out of the list; a segment around them is split. Where header lengths differ, this is
+ * the part that one side has and the other has not. There must be room for one more segment.
+ */
+export function cutOut(segs: Segments, at: number, bytes: number): void {
+  let i = 0;
+  let skip = at;
+  while (i < segs.count && skip >= segs.len[i]!) {
+    skip -= segs.len[i]!;
+    i++;
+  }
+  if (skip > 0 && i < segs.count) {
+    for (let k = segs.count; k > i; k--) {
+      segs.lo[k] = segs.lo[k - 1]!;
+      segs.hi[k] = segs.hi[k - 1]!;
+      segs.len[k] = segs.len[k - 1]!;
+      segs.off[k] = segs.off[k - 1]!;
+    }
+    segs.count++;
+    segs.len[i] = skip;
+    i++;
+    advance(segs, i, skip);
+  }
+  let left = bytes;
+  let gone = 0;
+  while (i + gone < segs.count && left >= segs.len[i + gone]!) {
+    left -= segs.len[i + gone]!;
+    gone++;
+  }
+  if (gone > 0) {
+    for (let k = i; k + gone < segs.count; k++) {
+      segs.lo[k] = segs.lo[k + gone]!;
+      segs.hi[k] = segs.hi[k + gone]!;
+      segs.len[k] = segs.len[k + gone]!;
+      segs.off[k] = segs.off[k + gone]!;
+    }
+    segs.count -= gone;
+  }
+  if (left > 0 && i < segs.count) advance(segs, i, left);
+  segs.total -= bytes;
+}
+
+/** Drop the first n bytes of one segment. */
+function advance(segs: Segments, i: number, n: number): void {
+  const lo = segs.lo[i]!;
+  const next = (lo + n) | 0;
+  if (next >>> 0 < lo >>> 0) segs.hi[i] = segs.hi[i]! + 1;
+  segs.lo[i] = next;
+  segs.len[i] = segs.len[i]! - n;
+  segs.off[i] = segs.off[i]! + n;
 }

@@ -6,7 +6,7 @@
 import type { DmaChannel } from "../hw/dma-channel.ts";
 import { NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
 import type { BoardRing } from "./board-ring.ts";
-import { OK, R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
+import { R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
 import { HostRing } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { emit, localOffset, MAX_SEGMENTS, Segments } from "./segments.ts";
@@ -57,6 +57,9 @@ export class ToBoard {
   private bufLast = 0;
   private inflight = 0;
   private readonly lens = new Int32Array(MAX_BUFFERS);
+  // the burst that is being put together, and the board's receive buffers that are left for it
+  private begun = 0;
+  private ready = 0;
 
   constructor(eq: BoardRing, hq: HostRing, rd: DmaChannel, wr: DmaChannel, irq: Interrupts, limits: DirectionLimits) {
     this.eq = eq;
@@ -79,134 +82,148 @@ export class ToBoard {
 
   /** Begin what can be begun. @returns frames begun, or a negative code with culprit, a, b */
   begin(): number {
-    const eq = this.eq;
-    const hq = this.hq;
-    const rd = this.rd;
-    const src = this.src;
-    const dst = this.dst;
+    const { eq, hq, rd } = this;
     const queued = hq.available();
     if (queued === 0) return 0;
-    let ready = eq.available();
-    if (ready < 0) return this.fault("eq.rx", ready, eq.a, eq.b);
+    this.ready = eq.available();
+    if (this.ready < 0) return this.fault("eq.rx", this.ready, eq.a, eq.b);
+    const most = queued < this.limits.burst ? queued : this.limits.burst;
     const before = rd.putCount;
-    const least = this.hdrLen + ETH_MIN;
-    let begun = 0;
-    let rc: number = OK;
-    while (begun < queued && begun < this.limits.burst && this.inflight < this.limits.inflightBytes) {
-      const head = hq.peek(0);
-      // Nearly every frame of a usual MTU: one descriptor on each side. What is unusual or wrong goes the long way.
-      if (ready > 0 && hq.single(head) && hq.len >= least) {
-        const buffer = eq.peek(0);
-        const total = hq.len;
-        if (eq.single(buffer) && eq.len >= total) {
-          if (rd.room() < 2 || this.full()) break;
-          rd.put(total, hq.lo, hq.hi, eq.lo, eq.hi);
-          const at = this.bufLast & 0xffff;
-          this.bufHead[at] = buffer;
-          this.bufLen[at] = total;
-          this.bufLast = (this.bufLast + 1) | 0;
-          eq.consume(1);
-          hq.consume(1);
-          ready--;
-          const r = this.last & (RECORDS - 1);
-          this.recEnd[r] = rd.putCount;
-          this.recHead[r] = head;
-          this.recBufs[r] = 1;
-          this.recBytes[r] = total;
-          this.recPatch[r] = this.hdrLen >= 12 ? eq.off + NET_HDR_NUM_BUFFERS : -1;
-          this.recPatch1[r] = eq.off + NET_HDR_NUM_BUFFERS + 1;
-          this.last = (this.last + 1) | 0;
-          this.inflight += total;
-          begun++;
-          this.frames++;
-          this.bytes += total - this.hdrLen;
-          continue;
-        }
-      }
-      src.clear();
-      rc = hq.segments(head, src);
-      if (rc < 0) {
-        rc = this.fault("hq.tx", rc, src.a, src.b);
-        break;
-      }
-      const total = src.total;
-      if (total < least) {
-        rc = this.fault("hq.tx", R_FRAME_SHORT, total, least);
-        break;
-      }
-      dst.clear();
-      let k = 0;
-      while (dst.total < total && k < ready && (k === 0 || this.mergeable)) {
-        const was = dst.total;
-        rc = eq.segments(eq.peek(k), dst);
-        if (rc < 0) break;
-        if (k === 0 && dst.total < this.hdrLen) {
-          rc = R_BUFFER_SMALL;
-          dst.a = dst.total;
-          dst.b = this.hdrLen;
-          break;
-        }
-        this.lens[k] = dst.total - was;
-        k++;
-        if (k === MAX_BUFFERS) break;
-      }
-      let never = false;
-      if (rc === R_CHAIN_TOO_LONG && k > 0) {
-        rc = OK;
-        never = true;
-      } else if (rc < 0) {
-        rc = this.fault("eq.rx", rc, dst.a, dst.b);
-        break;
-      }
-      if (src.count + dst.count >= MAX_SEGMENTS) never = true;
-      if (never || dst.total < total) {
-        if (never || (!this.mergeable && k === 1) || k === MAX_BUFFERS || k === eq.size) {
-          // Larger than can ever be taken: a record without data, so that completions stay in order.
-          if (this.full()) break;
-          this.dropped++;
-          hq.consume(1);
-          this.record(head, 0, 0, 0);
-          begun++;
-          continue;
-        }
-        const fresh = eq.look();
-        if (fresh < 0) {
-          rc = this.fault("eq.rx", fresh, eq.a, eq.b);
-          break;
-        }
-        if (fresh > ready) {
-          ready = fresh;
-          continue;
-        }
-        this.starved++;
-        break;
-      }
-      if (rd.room() < src.count + dst.count + 1) break;
-      if (this.full()) break;
-      emit(rd, src, dst, total);
-      let left = total;
-      for (let i = 0; i < k; i++) {
-        const n = left < this.lens[i]! ? left : this.lens[i]!;
-        const at = this.bufLast & 0xffff;
-        this.bufHead[at] = eq.peek(i);
-        this.bufLen[at] = n;
-        this.bufLast = (this.bufLast + 1) | 0;
-        left -= n;
-      }
-      eq.consume(k);
-      hq.consume(1);
-      ready -= k;
-      this.record(head, k, total, k);
-      begun++;
-      this.frames++;
-      this.bytes += total - this.hdrLen;
+    this.begun = 0;
+    let rc = 1;
+    while (rc > 0) {
+      this.singles(most);
+      if (this.begun >= most || this.inflight >= this.limits.inflightBytes) break;
+      rc = this.chain();
     }
     if (rd.putCount !== before) {
       rd.commit();
       this.elements += (rd.putCount - before) | 0;
     }
-    if (begun > 0) this.bursts++;
-    return rc < 0 ? rc : begun;
+    if (this.begun > 0) this.bursts++;
+    return rc < 0 ? rc : this.begun;
+  }
+
+  /**
+   * Frames of one descriptor on each side, as nearly every frame of a usual MTU is, until `most` are begun or one is
+   * not so; what is unusual or wrong goes the long way.
+   */
+  private singles(most: number): void {
+    const { eq, hq, rd } = this;
+    const least = this.hdrLen + ETH_MIN;
+    const patch = this.hdrLen >= 12;
+    let frames = most - this.begun;
+    if (this.ready < frames) frames = this.ready;
+    const room = rd.room() - 1;
+    if (room < frames) frames = room;
+    const records = (RECORDS - 1 - (this.last - this.first)) | 0;
+    if (records < frames) frames = records;
+    let left = this.limits.inflightBytes - this.inflight;
+    let bytes = 0;
+    let last = this.last;
+    let bufLast = this.bufLast;
+    let end = rd.putCount;
+    let n = 0;
+    while (n < frames && left > 0) {
+      const head = hq.peek(n);
+      const buffer = eq.peek(n);
+      if (!hq.single(head) || !eq.single(buffer)) break;
+      const len = hq.len;
+      if (len < least || eq.len < len) break;
+      rd.put(len, hq.lo, hq.hi, eq.lo, eq.hi);
+      end = (end + 1) | 0;
+      const at = bufLast & 0xffff;
+      this.bufHead[at] = buffer;
+      this.bufLen[at] = len;
+      bufLast = (bufLast + 1) | 0;
+      const r = last & (RECORDS - 1);
+      this.recEnd[r] = end;
+      this.recHead[r] = head;
+      this.recBufs[r] = 1;
+      this.recBytes[r] = len;
+      this.recPatch[r] = patch ? eq.off + NET_HDR_NUM_BUFFERS : -1;
+      this.recPatch1[r] = eq.off + NET_HDR_NUM_BUFFERS + 1;
+      last = (last + 1) | 0;
+      bytes += len;
+      left -= len;
+      n++;
+    }
+    if (n === 0) return;
+    hq.consume(n);
+    eq.consume(n);
+    this.ready -= n;
+    this.last = last;
+    this.bufLast = bufLast;
+    this.inflight += bytes;
+    this.begun += n;
+    this.frames += n;
+    this.bytes += bytes - n * this.hdrLen;
+  }
+
+  /** One frame the long way. @returns 1 begun (or dropped), 0 nothing can go now, or a negative code */
+  private chain(): number {
+    const { eq, hq, rd, src, dst, lens } = this;
+    const head = hq.peek(0);
+    src.clear();
+    let rc = hq.segments(head, src);
+    if (rc < 0) return this.fault("hq.tx", rc, src.a, src.b);
+    const total = src.total;
+    const least = this.hdrLen + ETH_MIN;
+    if (total < least) return this.fault("hq.tx", R_FRAME_SHORT, total, least);
+    dst.clear();
+    let k = 0;
+    for (;;) {
+      while (dst.total < total && k < this.ready && (k === 0 || this.mergeable)) {
+        const was = dst.total;
+        rc = eq.segments(eq.peek(k), dst);
+        if (rc < 0) break;
+        if (k === 0 && dst.total < this.hdrLen) return this.fault("eq.rx", R_BUFFER_SMALL, dst.total, this.hdrLen);
+        lens[k] = dst.total - was;
+        k++;
+        if (k === MAX_BUFFERS) break;
+      }
+      if (rc < 0 || dst.total >= total || k < this.ready || k === MAX_BUFFERS || (k === 1 && !this.mergeable)) break;
+      // Perhaps the board's driver has added buffers since we looked.
+      const fresh = eq.look();
+      if (fresh < 0) return this.fault("eq.rx", fresh, eq.a, eq.b);
+      if (fresh <= this.ready) break;
+      this.ready = fresh;
+    }
+    let never = src.count + dst.count >= MAX_SEGMENTS;
+    if (rc === R_CHAIN_TOO_LONG && k > 0) never = true;
+    else if (rc < 0) return this.fault("eq.rx", rc, dst.a, dst.b);
+    if (never || dst.total < total) {
+      if (never || (!this.mergeable && k === 1) || k === MAX_BUFFERS || k === eq.size) {
+        // Larger than can ever be taken: a record without data, so that completions stay in order.
+        if (this.full()) return 0;
+        this.dropped++;
+        hq.consume(1);
+        this.record(head, 0, 0, 0);
+        this.begun++;
+        return 1;
+      }
+      this.starved++;
+      return 0;
+    }
+    if (rd.room() < src.count + dst.count + 1 || this.full()) return 0;
+    emit(rd, src, dst, total);
+    let left = total;
+    for (let i = 0; i < k; i++) {
+      const n = left < lens[i]! ? left : lens[i]!;
+      const at = this.bufLast & 0xffff;
+      this.bufHead[at] = eq.peek(i);
+      this.bufLen[at] = n;
+      this.bufLast = (this.bufLast + 1) | 0;
+      left -= n;
+    }
+    eq.consume(k);
+    hq.consume(1);
+    this.ready -= k;
+    this.record(head, k, total, k);
+    this.begun++;
+    this.frames++;
+    this.bytes += total - this.hdrLen;
+    return 1;
   }
 
   private full(): boolean {

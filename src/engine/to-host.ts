@@ -7,7 +7,7 @@ import type { DmaChannel } from "../hw/dma-channel.ts";
 import type { DmaMemory, DmaRegion } from "../hw/dma-memory.ts";
 import { NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
 import type { BoardRing } from "./board-ring.ts";
-import { OK, R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
+import { R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
 import { HostRing } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { dropFront, emit, localOffset, MAX_SEGMENTS, Segments } from "./segments.ts";
@@ -59,6 +59,9 @@ export class ToHost {
   private readonly dst = new Segments();
   private readonly lens = new Int32Array(MAX_BUFFERS);
   private hdrSlot = 0;
+  // the burst that is being put together
+  private begun = 0;
+  private burstBytes = 0;
   private hdrLen = 12;
   private mergeable = true;
   private patch = false;
@@ -114,129 +117,148 @@ export class ToHost {
 
   /** Begin what can be begun. @returns frames begun, or a negative code with culprit, a, b */
   begin(): number {
-    const eq = this.eq;
-    const hq = this.hq;
-    const ch = this.ch;
+    const { eq, ch } = this;
     const queued = eq.available();
     if (queued <= 0) return queued === 0 ? 0 : this.fault("eq.tx", queued, eq.a, eq.b);
-    const src = this.src;
-    const dst = this.dst;
-    let begun = 0;
-    let taken = 0;
-    let burstBytes = 0;
+    const most = queued < this.limits.burst ? queued : this.limits.burst;
     const before = ch.putCount;
+    this.begun = 0;
+    this.burstBytes = 0;
+    let rc = 1;
+    while (rc > 0) {
+      this.singles(most);
+      if (this.begun >= most || this.inflight + this.burstBytes >= this.limits.inflightBytes) break;
+      rc = this.chain();
+    }
+    if (this.begun > 0) this.endBurst(before);
+    return rc < 0 ? rc : this.begun;
+  }
+
+  private endBurst(before: number): void {
+    const { hq, ch } = this;
+    if (ch.putCount !== before) {
+      hq.publish(ch);
+      if (hq.wantsInterrupt()) {
+        this.irq.raise(ch, this.vector);
+        hq.interruptSent();
+      } else hq.confirmLater(ch.putCount);
+      ch.commit();
+      this.elements += (ch.putCount - before) | 0;
+    }
+    const r = this.recTail & (RECORDS - 1);
+    this.recEnd[r] = ch.putCount;
+    this.recFrames[r] = this.begun;
+    this.recBytes[r] = this.burstBytes;
+    this.recTail = (this.recTail + 1) | 0;
+    this.inflight += this.burstBytes;
+    this.bursts++;
+  }
+
+  /**
+   * Frames of one descriptor on each side, as nearly every frame of a usual MTU is, until `most` are begun or one is
+   * not so; what is unusual or wrong goes the long way.
+   */
+  private singles(most: number): void {
+    const { eq, hq, ch } = this;
     const least = this.hdrLen + ETH_MIN;
-    let rc: number = OK;
-    while (taken < queued && begun < this.limits.burst && this.inflight + burstBytes < this.limits.inflightBytes) {
-      const head = eq.peek(0);
-      // Nearly every frame of a usual MTU: one descriptor on each side. What is unusual or wrong goes the long way.
-      if (hq.next !== hq.ready && eq.single(head) && eq.len >= least) {
-        const buffer = hq.peek(0);
-        if (hq.single(buffer) && hq.len >= eq.len) {
-          if (ch.room() < SINGLE_ROOM || this.records() >= RECORDS - 2) break;
-          const len = eq.len;
-          this.putSingle();
-          hq.pushUsed(buffer, len);
-          hq.consume(1);
-          eq.consume(1);
-          taken++;
-          this.record(head);
-          begun++;
-          burstBytes += len;
-          this.frames++;
-          this.bytes += len - this.hdrLen;
-          continue;
-        }
-      }
-      src.clear();
-      rc = eq.segments(head, src);
-      if (rc < 0) {
-        rc = this.fault("eq.tx", rc, src.a, src.b);
-        break;
-      }
-      const total = src.total;
-      if (total < least) {
-        rc = this.fault("eq.tx", R_FRAME_SHORT, total, least);
-        break;
-      }
-      // Receive buffers until the frame fits.
-      const ready = hq.available();
-      dst.clear();
-      let k = 0;
-      while (dst.total < total && k < ready && (k === 0 || this.mergeable)) {
-        const was = dst.total;
-        rc = hq.segments(hq.peek(k), dst);
+    let frames = most - this.begun;
+    const buffers = hq.available();
+    if (buffers < frames) frames = buffers;
+    const room = ((ch.room() - SINGLE_ROOM) / 2) | 0;
+    if (room < frames) frames = room;
+    if (this.records() >= RECORDS - 2) return;
+    let left = this.limits.inflightBytes - this.inflight - this.burstBytes;
+    let bytes = 0;
+    let tail = this.eqTail;
+    let n = 0;
+    while (n < frames && left > 0) {
+      const head = eq.peek(n);
+      const buffer = hq.peek(n);
+      if (!eq.single(head) || !hq.single(buffer)) break;
+      const len = eq.len;
+      if (len < least || hq.len < len) break;
+      this.putSingle();
+      hq.pushUsed(buffer, len);
+      this.eqHeads[tail & 0xffff] = head;
+      tail = (tail + 1) | 0;
+      bytes += len;
+      left -= len;
+      n++;
+    }
+    if (n === 0) return;
+    eq.consume(n);
+    hq.consume(n);
+    this.eqTail = tail;
+    this.begun += n;
+    this.burstBytes += bytes;
+    this.frames += n;
+    this.bytes += bytes - n * this.hdrLen;
+  }
+
+  /** One frame the long way. @returns 1 begun (or dropped), 0 nothing can go now, or a negative code */
+  private chain(): number {
+    const { eq, hq, ch, src, dst, lens } = this;
+    const head = eq.peek(0);
+    src.clear();
+    let rc = eq.segments(head, src);
+    if (rc < 0) return this.fault("eq.tx", rc, src.a, src.b);
+    const total = src.total;
+    const least = this.hdrLen + ETH_MIN;
+    if (total < least) return this.fault("eq.tx", R_FRAME_SHORT, total, least);
+    // Receive buffers until the frame fits.
+    const ready = hq.available();
+    dst.clear();
+    let k = 0;
+    while (dst.total < total && k < ready && (k === 0 || this.mergeable)) {
+      const was = dst.total;
+      const buffer = hq.peek(k);
+      if (hq.single(buffer) && dst.count < MAX_SEGMENTS) dst.append(hq.lo, hq.hi, hq.len);
+      else {
+        rc = hq.segments(buffer, dst);
         if (rc < 0) break;
-        if (k === 0 && dst.total < this.hdrLen) {
-          rc = R_BUFFER_SMALL;
-          dst.a = dst.total;
-          dst.b = this.hdrLen;
-          break;
-        }
-        this.lens[k] = dst.total - was;
-        k++;
-        if (k === MAX_BUFFERS) break;
       }
-      // More pieces than are handled would never go, and block what is behind them.
-      let never = false;
-      if (rc === R_CHAIN_TOO_LONG && k > 0) {
-        rc = OK;
-        never = true;
-      } else if (rc < 0) {
-        rc = this.fault("hq.rx", rc, dst.a, dst.b);
-        break;
-      }
-      if (src.count + dst.count >= MAX_SEGMENTS) never = true;
-      if (never || dst.total < total) {
-        if (never || (!this.mergeable && k === 1) || k === MAX_BUFFERS || k === hq.size) {
-          this.dropped++;
-          eq.consume(1);
-          taken++;
-          this.record(head);
-          begun++;
-          continue;
-        }
-        this.starved++;
-        break;
-      }
-      if (ch.room() < src.count + dst.count + 2 + HostRing.PUBLISH_ELEMENTS + 1) break;
-      if (this.records() >= RECORDS - 2) break;
-      this.header(src, k);
-      emit(ch, src, dst, total);
-      let left = total;
-      for (let i = 0; i < k; i++) {
-        const n = left < this.lens[i]! ? left : this.lens[i]!;
-        hq.pushUsed(hq.peek(i), n);
-        left -= n;
-      }
-      hq.consume(k);
-      eq.consume(1);
-      taken++;
-      this.record(head);
-      begun++;
-      burstBytes += total;
-      this.frames++;
-      this.bytes += total - this.hdrLen;
+      if (k === 0 && dst.total < this.hdrLen) return this.fault("hq.rx", R_BUFFER_SMALL, dst.total, this.hdrLen);
+      lens[k] = dst.total - was;
+      k++;
+      if (k === MAX_BUFFERS) break;
     }
-    if (begun > 0) {
-      if (ch.putCount !== before) {
-        hq.publish(ch);
-        if (hq.wantsInterrupt()) {
-          this.irq.raise(ch, this.vector);
-          hq.interruptSent();
-        } else hq.confirmLater(ch.putCount);
-        ch.commit();
-        this.elements += (ch.putCount - before) | 0;
+    // More pieces than are handled would never go, and block what is behind them.
+    let never = src.count + dst.count >= MAX_SEGMENTS;
+    if (rc === R_CHAIN_TOO_LONG && k > 0) never = true;
+    else if (rc < 0) return this.fault("hq.rx", rc, dst.a, dst.b);
+    if (never || dst.total < total) {
+      if (never || (!this.mergeable && k === 1) || k === MAX_BUFFERS || k === hq.size) {
+        this.dropped++;
+        this.take(head);
+        return 1;
       }
-      const r = this.recTail & (RECORDS - 1);
-      this.recEnd[r] = ch.putCount;
-      this.recFrames[r] = begun;
-      this.recBytes[r] = burstBytes;
-      this.recTail = (this.recTail + 1) | 0;
-      this.inflight += burstBytes;
-      this.bursts++;
+      this.starved++;
+      return 0;
     }
-    return rc < 0 ? rc : begun;
+    if (ch.room() < src.count + dst.count + 2 + HostRing.PUBLISH_ELEMENTS + 1) return 0;
+    if (this.records() >= RECORDS - 2) return 0;
+    this.header(src, k);
+    emit(ch, src, dst, total);
+    let left = total;
+    for (let i = 0; i < k; i++) {
+      const n = left < lens[i]! ? left : lens[i]!;
+      hq.pushUsed(hq.peek(i), n);
+      left -= n;
+    }
+    hq.consume(k);
+    this.take(head);
+    this.burstBytes += total;
+    this.frames++;
+    this.bytes += total - this.hdrLen;
+    return 1;
+  }
+
+  /** The board's chain at `head` belongs to this burst. */
+  private take(head: number): void {
+    this.eq.consume(1);
+    this.eqHeads[this.eqTail & 0xffff] = head;
+    this.eqTail = (this.eqTail + 1) | 0;
+    this.begun++;
   }
 
   /** Header and data of the frame that eq.single() and hq.single() found. */
@@ -314,11 +336,6 @@ export class ToHost {
     src.len[0] = this.hdrLen;
     src.count++;
     src.total += this.hdrLen;
-  }
-
-  private record(head: number): void {
-    this.eqHeads[this.eqTail & 0xffff] = head;
-    this.eqTail = (this.eqTail + 1) | 0;
   }
 
   private records(): number {
