@@ -19,6 +19,8 @@ export function over(host: PlainHost, mac: Uint8Array): HostFunction {
     features: featureWord("default", personality),
     queueSize: 256,
     config: new NetConfig(mac, 1500),
+    intact: () => true,
+    program: () => {},
     onClose: () => {},
   };
   return personality === "modern" ? new ModernFunction(parts) : new LegacyFunction(parts);

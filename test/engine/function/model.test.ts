@@ -80,7 +80,7 @@ const KERNELS: HostKernel[] = ["6.1", "6.12", "7.3"];
 
 for (const core of Object.keys(MODEL_CORES) as Core[]) {
   for (const kernel of KERNELS) {
-    for (const features of ["safe", "default", "wide"]) {
+    for (const features of ["safe", "default", "wide", "0x200199fb"]) {
       test(`${core}, Linux ${kernel}, features ${features}: bind, ten rebinds, removal`, () => {
         const { host, fn, events, run } = rig(core, { kernel }, { features });
         expect(fn.personality).toBe(MODEL_CORES[core].modernCapable ? "modern" : "legacy");

@@ -29,6 +29,8 @@ function make(personality: "modern" | "legacy", features: number, msix = false) 
     features,
     queueSize: 256,
     config: new NetConfig(MAC, 1500),
+    intact: () => true,
+    program: () => {},
     onClose: () => {},
   };
   const fn: HostFunction = personality === "modern" ? new ModernFunction(parts) : new LegacyFunction(parts);
