@@ -95,8 +95,6 @@ export class ModernFunction implements HostFunction {
     this.offersRingReset = ((parts.features >>> F_GUEST_TSO6) & 1) === 1;
     this.words = new QueueWords(this.common, parts.queueSize, this.stats, parts.dbi, parts.msixCap);
     this.queues = this.words.queues;
-    st16(this.common + COMMON_MSIX, NO_VECTOR);
-    st16(this.common + COMMON_Q_MSIX, NO_VECTOR);
     st8(this.common + COMMON_STATUS, 0);
     this.clean();
   }
@@ -157,6 +155,9 @@ export class ModernFunction implements HostFunction {
     st16(c + COMMON_NUMQ, 2);
     st16(c + COMMON_Q_NOFF, 0);
     st16(c + COMMON_Q_RESET, 0);
+    // 4.1.5.1.2.1: nothing is mapped after a reset. A removal writes the same, a set-up writes its own behind FEATURES_OK.
+    st16(c + COMMON_MSIX, NO_VECTOR);
+    st16(c + COMMON_Q_MSIX, NO_VECTOR);
     st32(this.parts.bar + MODERN_NOTIFY, NOTIFY_PARKED);
     st8(this.parts.bar + MODERN_ISR, ISR_QUEUE);
     this.isrCountdown = 0;
