@@ -18,6 +18,8 @@ export interface GuestOptions {
   /** vfio-user socket of the function, or null for a guest without it */
   socket: string | null;
   memoryMiB?: number;
+  /** initramfs to boot instead of the kernel's own image */
+  initrd?: string;
   /** modules to load at boot, in order */
   load?: readonly string[];
   /** further kernel arguments */
@@ -69,7 +71,7 @@ export class Guest {
   async start(timeoutMs = 90_000): Promise<void> {
     const o = this.#options;
     const share = (p: string): string[] => ["-L", join(rootDir(), "usr/share", p)];
-    const cpio = await image(o.kernel);
+    const cpio = o.initrd ?? (await image(o.kernel));
     const mem = o.memoryMiB ?? 512;
     const channel = join(o.dir, "cmd.sock");
     rmSync(channel, { force: true });
