@@ -1,5 +1,6 @@
 /** `epnic bind`: give a controller to epnic, or back. */
 import { type ArgsDef, defineCommand } from "citty";
+import type { RegisterStep } from "../engine/bind.ts";
 import { Fault } from "../hw/fault.ts";
 import { commonArgs, deviceArgs, deviceOf, runDirArgs, sysfsArgs } from "./_args.ts";
 import type { About } from "./_help.ts";
@@ -21,6 +22,12 @@ const args = {
     default: "auto",
     description: "which ids the function has until run sets them",
   },
+  "model-core": {
+    type: "string",
+    valueHint: "NAME",
+    default: "modern-msix",
+    description: "model: which endpoint core to list register writes for",
+  },
   ...runDirArgs,
   ...sysfsArgs,
   ...commonArgs,
@@ -32,7 +39,7 @@ export const about: About = {
   synopsis: "[FLAGS] DEVICE",
   description: [
     "Sets up an endpoint function on the controller through configfs and starts the link, so that the host finds a card; the kernel keeps clocks, PHY and link, and 'epnic run' does the rest. The function is one of the kernel's own drivers, it stays idle.",
-    "What is already as wanted is not written again. The command that undoes it is printed at the end. The model needs no bind.",
+    "What is already as wanted is not written again. The command that undoes it is printed at the end. The model needs no bind; with --dry-run its register writes are listed.",
   ],
   examples: [
     ["epnic bind --dry-run a40000000.pcie-ep", "what would be written"],
@@ -46,6 +53,13 @@ export const about: About = {
   ],
 };
 
+async function modelRegisters(core: string, personality: "auto" | "modern" | "legacy"): Promise<RegisterStep[]> {
+  (await import("./_jit.ts")).needJit();
+  const { bareController } = await import("../hw/model/open-model.ts");
+  const { registerSteps } = await import("../engine/bind.ts");
+  return registerSteps(bareController(core), personality);
+}
+
 export default defineCommand({
   meta: { name: "bind", description: about.summary },
   args,
@@ -58,10 +72,16 @@ export default defineCommand({
     const { resolveDevice } = await import("./_device.ts");
     const controller = resolveDevice(named, root);
     const verb = args.unbind ? "unbind" : "bind";
+    const dry = args["dry-run"] === true;
     if (controller === null) {
-      if (out.options.json)
-        out.json({ version: 1, device: "model", action: verb, dry_run: args["dry-run"] === true, steps: [], undo: "" });
-      else out.print("model: nothing to do, the software controller needs no bind");
+      const registers = args.unbind ? [] : await modelRegisters(args["model-core"], args.personality);
+      if (out.options.json) {
+        out.json({ version: 1, device: "model", action: verb, dry_run: dry, steps: [], registers, undo: "" });
+      } else if (dry && registers.length > 0) {
+        const { registerText } = await import("../engine/bind.ts");
+        out.print("model: no sysfs writes; these register writes are made by run, in its own process:");
+        for (const r of registers) out.print(registerText(r));
+      } else out.print("model: nothing to do, the software controller lives in the process of run");
       return 0;
     }
     const device = controller.name;
@@ -70,7 +90,6 @@ export default defineCommand({
       ? planUnbind({ device, sysfsRoot: root })
       : planBind({ device, sysfsRoot: root, personality: args.personality, force: args.force === true });
     for (const w of plan.warnings) out.log.warn(w);
-    const dry = args["dry-run"] === true;
     if (!dry && plan.steps.length > 0) {
       (await import("./_jit.ts")).needJit();
       const held = (await import("./_lock.ts")).lock(args["run-dir"], device);

@@ -16,9 +16,11 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import type { Controller } from "../hw/controller.ts";
 import { Fault } from "../hw/fault.ts";
 import { findController, type SysfsController } from "../hw/sysfs.ts";
 import { NET_DEVICE_LEGACY, NET_DEVICE_MODERN, VIRTIO_ID_NET, VIRTIO_VENDOR } from "../hw/virtio.layout.ts";
+import { listSetup } from "./function/function.ts";
 
 export interface BindStep {
   readonly kind: "mkdir" | "rmdir" | "write" | "link" | "unlink";
@@ -69,6 +71,31 @@ const names = (dir: string): string[] => {
     return [];
   }
 };
+
+/** One register write that `run` makes when it sets up the function. */
+export interface RegisterStep {
+  readonly kind: "register";
+  /** block and byte offset, for example "dbi+0x010" */
+  readonly register: string;
+  readonly bits: number;
+  readonly value: string;
+}
+
+/**
+ * Every register write of setting up the function on this controller; none is made. Board memory is not allocated yet,
+ * so its bus addresses count from 0.
+ * @throws Fault E_MISSING when the core cannot do what was asked
+ */
+export function registerSteps(ctrl: Controller, personality: BindOptions["personality"]): RegisterStep[] {
+  return listSetup(ctrl, { personality, irq: "auto" }).map((w) => ({
+    kind: "register",
+    register: `${w.space}+${hex(w.offset, 3)}`,
+    bits: w.bits,
+    value: hex(w.value, w.bits / 4),
+  }));
+}
+
+export const registerText = (s: RegisterStep): string => `${s.register.padEnd(12)} <- ${s.value} (${s.bits} bit)`;
 
 /** A step as the shell command that does the same. */
 export function stepText(s: BindStep): string {

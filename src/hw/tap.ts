@@ -193,10 +193,6 @@ function attachFault(name: string, e: number): Fault {
   if (e === EPERM || e === EACCES)
     return new Fault("E_PERM", `making the TAP ${name} needs CAP_NET_ADMIN`, "run as root");
   if (e === EBUSY || e === EEXIST || e === EINVAL)
-    return new Fault(
-      "E_BUSY",
-      `the name ${name} is taken by another netdev`,
-      `choose another, or: ip link del ${name}`,
-    );
+    return new Fault("E_BUSY", `the name ${name} is taken by another netdev`, "choose another name");
   return sysFault(`TUNSETIFF ${name}`, e, errnoText(e));
 }
