@@ -28,10 +28,22 @@ const free = (): void => unlinkSync(join(ep, "controllers", DEVICE, "func1"));
 test("the model needs none", async () => {
   expect(await bind("model")).toEqual({
     status: 0,
-    stdout: "model: nothing to do, the software controller needs no bind\n",
+    stdout: "model: nothing to do, the software controller lives in the process of run\n",
     stderr: "",
   });
   expect(JSON.parse((await bind("model", "-j")).stdout)).toMatchObject({ version: 1, device: "model", steps: [] });
+});
+
+test("for the model --dry-run lists the register writes of run", async () => {
+  const r = await bind("model", "-j", "--dry-run", "--model-core", "legacy-msix");
+  const { registers } = JSON.parse(r.stdout) as { registers: { register: string; value: string }[] };
+  const last = (name: string): string | undefined => registers.findLast((x) => x.register === name)?.value;
+  expect([last("dbi+0x000"), last("dbi+0x02c"), last("dbi2+0x010")]).toEqual([
+    "0x10001af4",
+    "0x00011af4",
+    "0x0000ffff",
+  ]);
+  expect((await bind("model", "--dry-run", "--personality", "modern", "--model-core", "legacy-intx")).status).toBe(77);
 });
 
 describe("--dry-run", () => {
