@@ -151,8 +151,7 @@ export class HostRing extends HostUsed {
     }
     if (this.state !== IDLE) rc = this.goOn();
     if (this.state === IDLE && rc >= 0 && this.hostIdx !== this.seen) rc = this.beginRound(wanted);
-    else if (this.confirm === CONFIRM_DUE) this.beginLook();
-    else if (wanted && this.state === IDLE && --this.lookWait < 0) this.beginLook();
+    else if (--this.lookWait < 0 && (this.confirm === CONFIRM_DUE || (wanted && this.state === IDLE))) this.beginLook();
     return rc;
   }
 
@@ -243,7 +242,8 @@ export class HostRing extends HostUsed {
 
   private onEntries(): number {
     const fresh = (this.target - this.seen) & 0xffff;
-    if (this.fetcher.room() < fresh + 4 || fresh * 2 >= this.size) return this.needAll();
+    // Many at once: the whole table, and of receive buffers earlier, since what they cost goes the way that has room.
+    if (fresh * (this.write === 0 ? 2 : 4) >= this.size || this.fetcher.room() < fresh + 4) return this.needAll();
     for (let i = this.seen; i !== this.target; i = (i + 1) & 0xffff) {
       const head = this.avail[2 + (i & this.mask)]!;
       if (head >= this.size) return this.bad(R_DESC_INDEX, head, this.size);
@@ -260,10 +260,16 @@ export class HostRing extends HostUsed {
   private needAll(): number {
     if (this.fetcher.room() < 1) return OK;
     this.fetchAt(this.size * 16, this.descLo, this.descHi, 0, this.descOff);
-    this.stamp.fill(this.round, 0, this.size);
     this.runLo = -1;
-    this.state = DESCS;
-    return this.await();
+    // Without tables nothing is left to be followed: what the chains say is checked when they are walked.
+    this.state = this.indirect ? DESCS : TABLES;
+    if (this.indirect) {
+      this.stamp.fill(this.round, 0, this.size);
+      return this.await();
+    }
+    this.mark = this.fetcher.commit();
+    if (this.fetcher.landed(this.mark)) this.finish();
+    return OK;
   }
 
   private await(): number {
@@ -413,6 +419,11 @@ export class HostRing extends HostUsed {
   segments(head: number, out: Segments): number {
     const rc = walk(this.desc, 0, this.size, head, this.write === 0 ? 0 : DESC_F_WRITE, out);
     if (rc !== INDIRECT) return rc;
+    if (!this.indirect) {
+      out.a = head;
+      out.b = DESC_F_INDIRECT;
+      return R_INDIRECT_NOT_NEGOTIATED;
+    }
     const bytes = out.len[out.count]!;
     return walkIndirect(this.table, head * INDIRECT_MAX * 4, bytes, INDIRECT_MAX * 16, head, this.write, out);
   }
