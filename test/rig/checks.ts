@@ -113,7 +113,7 @@ export async function ping(c: Context, count = 10, size = 56): Promise<void> {
 
 /** One quick ping from the guest: does traffic flow at all? */
 export async function flows(c: Context): Promise<boolean> {
-  const r = await c.guest.sh(`ping -q -A -c 3 -W 3 ${BOARD_IP}`, 30_000);
+  const r = await c.guest.sh(`ping -q -A -c 1 -W 2 ${BOARD_IP} || ping -q -A -c 3 -W 2 ${BOARD_IP}`, 30_000);
   return pingResult(r.text).got >= 1;
 }
 
