@@ -64,6 +64,8 @@ export class DataPath {
   private readonly tuning: Tuning;
   /** receive buffers of the host below which more are fetched */
   private rxLow = 0;
+  /** toHost.starved as of the last turn */
+  private starvedSeen = 0;
 
   /**
    * @param maxQueue largest host queue that will be attached
@@ -147,7 +149,10 @@ export class DataPath {
     const hqTx = this.hqTx;
     rc = hqTx.step(true);
     if (rc < 0) return this.ringFault(rc, hqTx);
-    rc = hqRx.step(hqRx.available() <= this.rxLow);
+    // A frame may need more buffers than the low mark.
+    const starved = this.toHost.starved;
+    rc = hqRx.step(hqRx.available() <= this.rxLow || starved !== this.starvedSeen);
+    this.starvedSeen = starved;
     if (rc < 0) return this.ringFault(rc, hqRx);
     if (hqRx.interruptDue(write)) this.interrupt(hqRx, this.rxVector);
     if (hqTx.interruptDue(write)) this.interrupt(hqTx, this.txVector);
@@ -220,6 +225,18 @@ export class DataPath {
   get drained(): boolean {
     const { write, read, fetch } = this.ch;
     return write.putCount === write.doneCount && read.putCount === read.doneCount && fetch.putCount === fetch.doneCount;
+  }
+
+  /** Changes whenever an element lands. */
+  get doneSum(): number {
+    const { write, read, fetch } = this.ch;
+    return (write.doneCount + read.doneCount + fetch.doneCount) | 0;
+  }
+
+  /** A channel has not moved for long. @returns the code, culprit and numbers are set */
+  stalled(): number {
+    const { write, read, fetch } = this.ch;
+    return this.stuck(write.putCount !== write.doneCount ? write : read.putCount !== read.doneCount ? read : fetch);
   }
 
   /** Config change interrupt (4.1.5.4): the host re-reads link state. */

@@ -4,7 +4,7 @@
  * Everything that happens once in a life (start, stop, messages) is in the methods below it.
  */
 import type { Controller } from "../hw/controller.ts";
-import { capReadRequest, command } from "../hw/dbi.ts";
+import { capReadRequest, command, linkUp } from "../hw/dbi.ts";
 import type { NetPort, PortFeatures } from "../hw/net-port.ts";
 import { COMMAND_MASTER } from "../hw/pci.layout.ts";
 import {
@@ -30,6 +30,8 @@ export const SLICE_OVER = 0;
 export const SLICE_IDLE = 1;
 export const SLICE_EVENT = 2;
 export const SLICE_FAULT = 3;
+/** the host's side of the link is not as it was: see watch() */
+export const SLICE_HOST = 4;
 
 export type LinkState = "waiting" | "no-bus-master" | "live" | "refused" | "stopped";
 
@@ -38,6 +40,17 @@ export interface ServiceOptions {
   /** turns without work after which slice() returns SLICE_IDLE */
   readonly idleTurns: number;
 }
+
+/** what watch() found */
+const HOST_GONE = 1;
+const HOST_RESET = 2;
+const HOST_NO_MASTER = 3;
+const HOST_STUCK = 4;
+const RETRY_NS = 100_000_000;
+/** nanoseconds of slices in which nothing moves although DMA is under way, after which a channel counts as stuck */
+const STUCK_NS = 1_000_000_000;
+/** most that one slice adds to that: a process that was stopped for a while has not waited for the channel */
+const STUCK_STEP_NS = 10_000_000;
 
 /** nanoseconds one slice may take before the event loop gets its turn (signals, timers) */
 const SLICE_NS = 2_000_000;
@@ -58,6 +71,14 @@ export class Service {
   /** a configuration change notification is on its way although nothing is served */
   private owes = false;
   private framesAtUp = 0;
+  /** turns without work in a row; a slice may end before there are enough of them */
+  private idle = 0;
+  private found = 0;
+  /** config space could not be written: not again before this time, ns */
+  private notBefore = 0;
+  private lastSlice = 0;
+  private lastDone = 0;
+  private still = 0;
   private upSinceMs = 0;
 
   constructor(
@@ -76,14 +97,18 @@ export class Service {
   slice(most = 0x4000_0000, patience = this.options.idleTurns): number {
     const { ctrl, fn, port, dp } = this;
     let idleTurns = patience;
-    const until = Bun.nanoseconds() + SLICE_NS;
-    let idle = 0;
+    const now = Bun.nanoseconds();
+    const until = now + SLICE_NS;
+    this.found = this.watch(now);
+    if (this.found !== 0) return SLICE_HOST;
+    let idle = this.idle;
     for (let t = 1; ; t++) {
       ctrl.turn();
       this.turns++;
       const event = fn.poll();
       if (event !== FN_NONE) {
         this.event = event;
+        this.idle = 0;
         return SLICE_EVENT;
       }
       let work = port.turn();
@@ -92,6 +117,7 @@ export class Service {
         const rc = dp.turn();
         if (rc < 0) {
           this.code = rc;
+          this.idle = 0;
           return SLICE_FAULT;
         }
         work += rc;
@@ -99,14 +125,42 @@ export class Service {
       if (work > 0) {
         idle = 0;
         idleTurns = this.options.idleTurns;
-      } else if (++idle > idleTurns && (!this.live || dp.quiet)) return SLICE_IDLE;
-      if (t === most || ((t & 15) === 0 && Bun.nanoseconds() > until)) return SLICE_OVER;
+      } else if (++idle > idleTurns && (this.live ? dp.quiet : !this.owes)) {
+        this.idle = 0;
+        return SLICE_IDLE;
+      }
+      if (t === most || ((t & 15) === 0 && Bun.nanoseconds() > until)) {
+        this.idle = idle;
+        return SLICE_OVER;
+      }
     }
+  }
+
+  /**
+   * Once a slice: what nobody tells us. A hot reset or a link that goes down erases config space and the driver's life
+   * with it; DMA with bus mastering off goes nowhere; a channel may hang.
+   */
+  private watch(now: number): number {
+    const { ctrl, fn } = this;
+    const step = Math.min(now - this.lastSlice, STUCK_STEP_NS);
+    this.lastSlice = now;
+    const up = linkUp(ctrl);
+    if (!up) return this.link === "waiting" ? 0 : HOST_GONE;
+    if (!fn.intact()) return now < this.notBefore ? 0 : HOST_RESET;
+    if (!this.live) return 0;
+    if ((command(ctrl) & COMMAND_MASTER) === 0) return fn.stillLive() ? HOST_NO_MASTER : 0;
+    const done = this.dp.doneSum;
+    if (done !== this.lastDone || this.dp.drained) {
+      this.lastDone = done;
+      this.still = 0;
+    } else this.still += step;
+    return this.still > STUCK_NS ? HOST_STUCK : 0;
   }
 
   /** Deal with what slice() returned. */
   attend(why: number): void {
     if (why === SLICE_FAULT) this.fault();
+    else if (why === SLICE_HOST) this.changed();
     else if (why === SLICE_EVENT) {
       if (this.event === FN_UP) this.up();
       else if (this.event === FN_DOWN) this.down();
@@ -184,6 +238,38 @@ export class Service {
     this.log.info(`${this.port.netdev} is ${up ? "up" : "down"}: the host sees the link ${up ? "up" : "down"}`);
   }
 
+  /** What watch() found. */
+  private changed(): void {
+    const { fn, dp } = this;
+    if (this.found === HOST_NO_MASTER) {
+      this.halt(
+        "the host switched Bus Master Enable off while its driver was using the queues: no DMA and no interrupt can reach it. Rebind the driver on the host",
+      );
+      return;
+    }
+    if (this.found === HOST_STUCK) {
+      this.still = 0;
+      this.code = dp.stalled();
+      this.fault();
+      return;
+    }
+    const was = this.link;
+    if (was !== "waiting") this.resets++;
+    this.stopData();
+    this.link = "waiting";
+    this.diagnosis = "";
+    try {
+      fn.hostGone();
+    } catch (e) {
+      this.notBefore = this.lastSlice + RETRY_NS;
+      this.diagnosis = `config space could not be written again after a reset by the host: ${(e as Error).message}`;
+      this.log.error(this.diagnosis);
+      return;
+    }
+    if (this.found === HOST_GONE) this.log.warn("the link to the host went down; waiting for it");
+    else this.log.warn("the host reset the link; config space was written again, waiting for its driver");
+  }
+
   private down(): void {
     this.resets++;
     const was = this.link;
@@ -204,7 +290,7 @@ export class Service {
 
   /** A rule was broken or DMA failed: stop this pair of queues, say it once, show both links down, wait for a reset. */
   private fault(): void {
-    const { dp, fn } = this;
+    const { dp } = this;
     this.faults++;
     let text = describe(this.code, dp.culprit, dp.a, dp.b);
     if (this.code === R_DMA_ABORT && dp.toHost.frames + dp.toBoard.frames === this.framesAtUp) {
@@ -212,11 +298,15 @@ export class Service {
         "; not one frame was moved: an IOMMU of the host probably blocks this device because ACCESS_PLATFORM was not negotiated" +
         " (boot the host with iommu=pt or intel_iommu=off, or use the modern personality)";
     }
+    this.halt(text);
+  }
+
+  private halt(text: string): void {
     this.stopData();
     this.link = "stopped";
     this.diagnosis = text;
     this.log.error(`${text}. The queues are stopped until the host resets the function`);
-    fn.setLink(false);
+    this.fn.setLink(false);
     this.needsReset();
   }
 

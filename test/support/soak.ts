@@ -27,6 +27,9 @@ const FAULTS: RingFault[] = [
 /** violations that a host vanishing under running DMA must cause */
 const VANISHED = /is lost: (bus mastering off|no host|no memory there)/;
 
+/** and those of a driver that hands over what it does not own */
+const GARBAGE = /reads host memory/;
+
 export interface SoakResult {
   frames: number;
   events: Record<string, number>;
@@ -91,7 +94,8 @@ export class Soak {
     const { endpoint } = this.rig;
     if (endpoint.violationCount === this.excused) return;
     const fresh = endpoint.violations.slice(this.excused);
-    if (this.vanishing > 0 && fresh.every((v) => VANISHED.test(v))) {
+    const excuse = this.vanishing > 0 ? VANISHED : this.broken ? GARBAGE : null;
+    if (excuse !== null && fresh.every((v) => excuse.test(v))) {
       this.excused = endpoint.violationCount;
       return;
     }
@@ -99,6 +103,8 @@ export class Soak {
   }
 
   private vanishing = 0;
+  /** the host's driver was made to hand over chains of garbage: what they point at may be read */
+  private broken = false;
 
   private until(what: string, done: () => boolean, turns = 400_000): void {
     const { service, dp, irq } = this.rig.engine;
@@ -198,8 +204,11 @@ export class Soak {
         const fault = FAULTS[r.below(FAULTS.length)]!;
         const queue = r.below(2) as 0 | 1;
         if (host.inject(fault, queue) >= 0) this.note(`inject ${fault} ${queue}`);
+        this.broken = true;
         this.turns(r.below(3000));
         host.reset(true);
+        this.turns(1);
+        this.broken = false;
         break;
       }
       case 10:

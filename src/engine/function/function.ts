@@ -18,6 +18,7 @@ import {
   closeWindows,
   type IrqChoice,
   isIdentityInPlace,
+  isIdentityKept,
   MSIX_PBA_OFF,
   MSIX_TABLE_OFF,
   MSIX_VECTORS,
@@ -99,6 +100,11 @@ export function createFunction(o: FunctionOptions): HostFunction {
     features,
     queueSize: o.queueSize,
     config,
+    intact: () => isIdentityKept(ctrl, plan),
+    program: () => {
+      programIdentity(ctrl, plan);
+      openWindows(ctrl, iatu, plan, memory);
+    },
     onClose: () => closeWindows(iatu, memory),
   };
   const fn = plan.personality === "modern" ? new ModernFunction(parts) : new LegacyFunction(parts);

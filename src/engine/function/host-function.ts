@@ -94,6 +94,14 @@ export interface HostFunction {
   /** rule that was broken with both values, and what to do; "" after a good negotiation */
   readonly lastRefusal: string;
   readonly stats: FunctionStats;
+  /** false: a reset from the host's side (hot reset, PERST#) has erased what was written to config space */
+  intact(): boolean;
+  /**
+   * The host has gone without a word (link down, hot reset, PERST#): its driver's life is over and the registers are as
+   * after power-on. Config space is written again when it is not intact. Not for the loop.
+   * @throws Fault as the first set-up
+   */
+  hostGone(): void;
   /** Take the function off the link: the inbound windows are closed, because the memory behind them goes away. */
   close(): void;
 }

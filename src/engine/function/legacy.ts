@@ -37,7 +37,15 @@ import {
   type HostFunction,
   type QueueCapture,
 } from "./host-function.ts";
-import { emptyStats, type FunctionParts, ISR_CONFIG, ISR_CONFIG_POLLS, ISR_QUEUE, msixEnabled } from "./parts.ts";
+import {
+  emptyStats,
+  type FunctionParts,
+  ISR_CONFIG,
+  ISR_CONFIG_POLLS,
+  ISR_QUEUE,
+  msixEnabled,
+  resetMsix,
+} from "./parts.ts";
 
 const NOTIFY_PARKED = 0xffff;
 /** bit 31 is never offered, so no driver writes this */
@@ -322,6 +330,27 @@ export class LegacyFunction implements HostFunction {
     if (this.hinted[queue] === 0) return -1;
     this.hinted[queue] = 0;
     return queue;
+  }
+
+  intact(): boolean {
+    return this.parts.intact();
+  }
+
+  hostGone(): void {
+    const { parts } = this;
+    const b = this.bar;
+    if (this.state !== WATCHING) this.stats.resets++;
+    this.live = false;
+    this.state = WATCHING;
+    st8(b + LEGACY_STATUS, 0);
+    st32(b + LEGACY_QUEUE_PFN, 0);
+    resetMsix(parts);
+    this.forgetFound();
+    this.lastStatus = 0;
+    this.clean();
+    if (!parts.intact()) parts.program();
+    this.wide = msixEnabled(parts.dbi, parts.msixCap);
+    this.writeConfig();
   }
 
   close(): void {

@@ -35,7 +35,15 @@ import {
   type HostFunction,
   type QueueCapture,
 } from "./host-function.ts";
-import { emptyStats, type FunctionParts, ISR_CONFIG, ISR_CONFIG_POLLS, ISR_QUEUE, msixEnabled } from "./parts.ts";
+import {
+  emptyStats,
+  type FunctionParts,
+  ISR_CONFIG,
+  ISR_CONFIG_POLLS,
+  ISR_QUEUE,
+  msixEnabled,
+  resetMsix,
+} from "./parts.ts";
 import { QueueWords } from "./queue-words.ts";
 import { MODERN_DEVICE, MODERN_ISR, MODERN_NOTIFY } from "./setup.ts";
 
@@ -331,6 +339,24 @@ export class ModernFunction implements HostFunction {
     if (this.hinted[queue] === 0) return -1;
     this.hinted[queue] = 0;
     return this.hints[queue]! >>> 0;
+  }
+
+  intact(): boolean {
+    return this.parts.intact();
+  }
+
+  hostGone(): void {
+    const { parts } = this;
+    if (this.state !== WATCHING) this.stats.resets++;
+    this.live = false;
+    this.state = WATCHING;
+    st8(this.common + COMMON_STATUS, 0);
+    st16(this.common + COMMON_MSIX, NO_VECTOR);
+    st16(this.common + COMMON_Q_MSIX, NO_VECTOR);
+    resetMsix(parts);
+    this.lastStatus = 0;
+    this.clean();
+    if (!parts.intact()) parts.program();
   }
 
   close(): void {

@@ -1,6 +1,7 @@
 /** What both personalities are built from. Made by function.ts, or by tests over plain memory. */
+import { st32 } from "../../hw/mem.ts";
 import type { Mmio } from "../../hw/mmio.ts";
-import { MSIX_CTL_ENABLE } from "../../hw/pci.layout.ts";
+import { MSIX_CTL_ENABLE, MSIX_ENTRY_CTRL, MSIX_ENTRY_MASKED, MSIX_ENTRY_SIZE } from "../../hw/pci.layout.ts";
 import type { NetConfig } from "./config.ts";
 import type { FunctionStats } from "./host-function.ts";
 
@@ -19,6 +20,10 @@ export interface FunctionParts {
   readonly features: number;
   readonly queueSize: number;
   readonly config: NetConfig;
+  /** what was written to config space is still there */
+  readonly intact: () => boolean;
+  /** write it again. @throws Fault as the first set-up */
+  readonly program: () => void;
   /** close the inbound windows */
   readonly onClose: () => void;
 }
@@ -26,6 +31,16 @@ export interface FunctionParts {
 /** MSI-X Enable as the host left it (PCI 3.0 6.8.2.3). */
 export function msixEnabled(dbi: Mmio, cap: number): boolean {
   return cap !== 0 && ((dbi.ld32(cap) >>> 16) & MSIX_CTL_ENABLE) !== 0;
+}
+
+/** MSI-X entries masked, nothing pending, as after a conventional reset (PCI 3.0 6.8.2). */
+export function resetMsix(parts: FunctionParts): void {
+  for (let v = 0; v < parts.vectors; v++) {
+    const entry = parts.msixTablePtr + v * MSIX_ENTRY_SIZE;
+    for (let w = 0; w < MSIX_ENTRY_CTRL; w += 4) st32(entry + w, 0);
+    st32(entry + MSIX_ENTRY_CTRL, MSIX_ENTRY_MASKED);
+  }
+  if (parts.vectors > 0) st32(parts.pbaPtr, 0);
 }
 
 export function emptyStats(): FunctionStats {

@@ -239,13 +239,17 @@ function placeVendorCaps(ctrl: Controller, cfg: DmaRegion): void {
 const idWord = (plan: FunctionPlan): number => ((plan.device << 16) | VIRTIO_VENDOR) >>> 0;
 const subsystemWord = (plan: FunctionPlan): number => ((plan.subDevice << 16) | plan.subVendor) >>> 0;
 
-/** The link is up and the host already reads these ids: it may have assigned the BARs, which a rewrite would erase. */
-export function isIdentityInPlace(ctrl: Controller, plan: FunctionPlan): boolean {
+/** Our ids are in config space. */
+export function isIdentityKept(ctrl: Controller, plan: FunctionPlan): boolean {
   return (
-    linkUp(ctrl) &&
     ctrl.dbi.ld32(PCI_VENDOR_ID) >>> 0 === idWord(plan) &&
     ctrl.dbi.ld32(PCI_SUBSYSTEM_VENDOR) >>> 0 === subsystemWord(plan)
   );
+}
+
+/** The link is up and the host already reads these ids: it may have assigned the BARs, which a rewrite would erase. */
+export function isIdentityInPlace(ctrl: Controller, plan: FunctionPlan): boolean {
+  return linkUp(ctrl) && isIdentityKept(ctrl, plan);
 }
 
 /** Ids, BARs and MSI-X. Erases BAR addresses that a host has assigned. */
