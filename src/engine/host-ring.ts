@@ -405,6 +405,7 @@ export class HostRing extends HostUsed {
    * @returns false for everything else, faults included; then segments() knows better
    */
   single(head: number): boolean {
+    if (head >= this.size) return false;
     const desc = this.desc;
     const w = head << 2;
     const len = desc[w + 2]!;
