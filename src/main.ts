@@ -52,6 +52,8 @@ function printVersion(out: Out): number {
 
 /** @returns the exit status */
 export async function main(argv: readonly string[]): Promise<number> {
+  // a child of ourselves (hw/vdpa.ts), not a command
+  if (argv[0] === "__vdpa") return (await import("./hw/vdpa.ts")).vdpaMain(argv.slice(1));
   let out = new Out({
     json: given(argv, "json", "j"),
     pretty: given(argv, "pretty", "p"),

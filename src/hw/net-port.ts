@@ -75,6 +75,10 @@ export interface NetPort {
   readonly txHeaderWritable: boolean;
   /** A frame for the board may be spread over several buffers of `rx` (its driver negotiated MRG_RXBUF). */
   readonly rxMergeable: boolean;
+  /** Bytes of the header that this port's frames begin with; absent when it is what start() was told. */
+  readonly hdrLen?: number;
+  /** What start() will ask for if the host accepts all it is offered: a port whose netdev takes time makes it now. */
+  expect?(f: PortFeatures): void;
   /** Cursor to resume from, per queue (0 rx, 1 tx): the used idx of a ring whose earlier device process died. */
   resumeIdx(queue: number): number;
   /** Fix header length and offloads; called once after the host's DRIVER_OK, before start(). */

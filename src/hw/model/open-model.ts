@@ -3,13 +3,16 @@
  * QEMU guest by vfio-user), and hands out what a board's software may see. Nothing else outside this folder is
  * imported by src/engine or src/cmd.
  */
+import type { BufferBus } from "../bounce-pages.ts";
 import type { Controller } from "../controller.ts";
 import type { Grants } from "../driver-ring.ts";
 import { Fault } from "../fault.ts";
+import { REGION_READ, REGION_WRITE } from "./address-space.ts";
 import { EndpointModel } from "./endpoint.ts";
 import { BuiltInHost } from "./host.ts";
 import type { HostOptions } from "./host-options.ts";
 import type { ModelOptions } from "./model-options.ts";
+import { GRANT_READ, GRANT_WRITE } from "./shadow.ts";
 import { VfioUserHost } from "./vfio-user-host.ts";
 
 /** Cores by name: what the databook options of real controllers amount to (dw-hardware.md 10 to 13). */
@@ -53,6 +56,8 @@ export interface ModelHandle {
   readonly host: BuiltInHost | null;
   /** strict mode: the board's side grants its buffers here, null otherwise */
   readonly grants: Grants | null;
+  /** the board's bus, for buffers that a port has outside board memory (VDUSE) */
+  readonly buffers: BufferBus;
   readonly waitFds: readonly number[];
   violationCount(): number;
   violations(): readonly string[];
@@ -74,6 +79,7 @@ export function openModel(spec: ModelSpec): ModelHandle {
     controller: endpoint.controller(),
     endpoint,
     grants: endpoint.board.shadow,
+    buffers: bufferBus(endpoint),
     violationCount: () => endpoint.violationCount,
     violations: () => endpoint.violations,
   };
@@ -94,6 +100,20 @@ export function openModel(spec: ModelSpec): ModelHandle {
   endpoint.attach(host);
   endpoint.addStepper(host);
   return { ...common, host, waitFds: host.waitFds, close: () => host.close() };
+}
+
+/** Where buffers of another process's making appear on the board's bus: above board memory, below the outbound window. */
+const BUFFER_BUS = 0x8_0000_0000;
+
+function bufferBus({ board }: EndpointModel): BufferBus {
+  return {
+    map(ptr, size) {
+      board.add(BUFFER_BUS, size, ptr, REGION_READ | REGION_WRITE);
+      return BUFFER_BUS;
+    },
+    grant: (bus, len) => board.shadow?.grant(bus, len, GRANT_READ | GRANT_WRITE),
+    unmap: (bus, size) => board.remove(bus, size),
+  };
 }
 
 /** A core by itself, with nobody at the other end of its link: what `probe` looks at. @throws Fault E_NODEV for an unknown core */
