@@ -7,11 +7,15 @@ import type { Controller } from "../hw/controller.ts";
 import { linkUp } from "../hw/dbi.ts";
 import { Fault } from "../hw/fault.ts";
 import type { ModelHandle, ModelHostOptions } from "../hw/model/open-model.ts";
-import type { NetPort } from "../hw/net-port.ts";
+import type { NetPort, PortFeatures } from "../hw/net-port.ts";
 import { openController } from "../hw/open.ts";
 import { TapPort } from "../hw/tap-port.ts";
+import { vduseMissing } from "../hw/vduse.ts";
+import { VdusePort } from "../hw/vduse-port.ts";
+import { F_CSUM, F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_TSO4, F_HOST_TSO6 } from "../hw/virtio.layout.ts";
 import { type Assembly, assemble } from "./assemble.ts";
 import { COUNTER_INDEX as C, CounterPage, type CounterState } from "./counters.ts";
+import { featureWord } from "./function/features.ts";
 import type { EngineLog } from "./log.ts";
 import { featureText, SLICE_IDLE } from "./service.ts";
 import { Sleeper } from "./sleeper.ts";
@@ -82,10 +86,19 @@ function madeMac(name: string): string {
 }
 
 function openPort(o: EngineOptions, ctrl: Controller, model: ModelHandle | null, log: EngineLog): NetPort {
-  if (o.port.kind === "vduse") {
-    throw new Fault("E_MISSING", "port vduse is not part of this version", "use --port tap");
+  const missing = o.port.kind === "auto" ? vduseMissing() : "";
+  if (o.port.kind !== "tap" && missing === "") {
+    return new VdusePort({
+      name: o.port.name,
+      netns: o.port.netns ?? "",
+      mac: madeMac(`${o.device} board`),
+      mtu: o.mtu,
+      queueSize: o.queueSize,
+      bus: model === null ? null : model.buffers,
+      log: (level, text) => log[level](text),
+    });
   }
-  if (o.port.kind === "auto") log.info("board side: TAP (this version has no VDUSE port)");
+  if (missing !== "") log.info(`board side: TAP, because ${missing}`);
   return new TapPort({
     memory: ctrl.memory,
     name: o.port.name,
@@ -93,6 +106,21 @@ function openPort(o: EngineOptions, ctrl: Controller, model: ModelHandle | null,
     ...(o.port.netns === null ? {} : { netns: o.port.netns }),
     strict: model === null ? null : model.grants,
   });
+}
+
+/** What the port is started with when the host accepts all of the word. */
+function allAccepted(word: number, mtu: number): PortFeatures {
+  const has = (bit: number): boolean => ((word >>> bit) & 1) === 1;
+  return {
+    hdrLen: 12,
+    toHostCsum: has(F_GUEST_CSUM),
+    toHostTso4: has(F_GUEST_TSO4),
+    toHostTso6: has(F_GUEST_TSO6),
+    toBoardCsum: has(F_CSUM),
+    toBoardTso4: has(F_HOST_TSO4),
+    toBoardTso6: has(F_HOST_TSO6),
+    mtu,
+  };
 }
 
 function build(o: EngineOptions, log: EngineLog, undo: (() => void)[]): Engine {
@@ -105,6 +133,7 @@ function build(o: EngineOptions, log: EngineLog, undo: (() => void)[]): Engine {
   const port = openPort(o, ctrl, model, log);
   undo.push(() => port.close());
   const parts = assemble(ctrl, port, log, { ...o, mac: o.mac ?? madeMac(o.device) });
+  port.expect?.(allAccepted(featureWord(o.features, parts.fn.personality), o.mtu));
   undo.push(() => parts.edma.quiesce());
   const page = new CounterPage(o.counters);
   undo.push(() => page.close());
