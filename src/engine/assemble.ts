@@ -42,8 +42,9 @@ const LIMITS: DirectionLimits = { burst: 64, inflightBytes: 512 * 1024 };
 /** outbound regions: 0 and 1 are INTx messages, the rest serves CPU reads of the host's rings */
 const INTX_REGION = 0;
 const WINDOW_REGION = 2;
-/** INTx pulse in turns of the loop: about 50 us at the usual turn of 0.3 us */
-const INTX_HOLD_TURNS = 150;
+/** INTx pulse on silicon, where a turn is anything from 0.3 to 30 us; the model's host needs turns, not time, to see it */
+const INTX_HOLD_NS = 50_000;
+const INTX_MODEL_TURNS = 150;
 const IDLE_TURNS = 2000;
 
 function openChannels(edma: Edma): Channels {
@@ -80,7 +81,9 @@ export function assemble(ctrl: Controller, port: NetPort, log: EngineLog, o: Ass
     const table = fn.msixTablePtr === 0 ? null : new MsixTable(ctrl, fn.msixTablePtr, fn.pbaPtr, fn.vectors);
     // With an MSI-X capability too: a host booted with pci=nomsi falls back to the pin.
     const intx = new Intx(ctrl, iatu, INTX_REGION, INTX_REGION + 1, INTX_REGION * ctrl.core.windowAlign);
-    const irq = new Interrupts(ctrl.memory, table, intx, INTX_HOLD_TURNS);
+    const irq = ctrl.isModel
+      ? new Interrupts(ctrl.memory, table, intx, INTX_MODEL_TURNS)
+      : new Interrupts(ctrl.memory, table, intx, 2, INTX_HOLD_NS);
     const dp = new DataPath(ctrl, port, channels, fetcher, irq, o.queueSize, LIMITS);
     const service = new Service(ctrl, fn, port, dp, log, { mtu: o.mtu, idleTurns: IDLE_TURNS });
     return { edma, channels, fetcher, fn, irq, dp, service };

@@ -5,7 +5,7 @@
 import type { Controller } from "../hw/controller.ts";
 import { CH_ABORT, type DmaChannel } from "../hw/dma-channel.ts";
 import type { NetPort } from "../hw/net-port.ts";
-import { DESC_F_WRITE, USED_F_NO_NOTIFY } from "../hw/virtio.layout.ts";
+import { DESC_F_WRITE, NO_VECTOR, USED_F_NO_NOTIFY } from "../hw/virtio.layout.ts";
 import { BoardRing } from "./board-ring.ts";
 import { OK, R_DMA_ABORT, R_DMA_STUCK } from "./codes.ts";
 import type { Fetcher } from "./fetch.ts";
@@ -23,6 +23,8 @@ export interface LifeOptions {
   readonly rxVector: number;
   readonly txVector: number;
   readonly hdrLen: number;
+  /** header of the board's frames, when it is another */
+  readonly boardHdrLen?: number;
   readonly mergeable: boolean;
   readonly eventIdx: boolean;
   readonly indirect: boolean;
@@ -60,6 +62,8 @@ export class DataPath {
   private readonly fetcher: Fetcher;
   private rxVector = 0xffff;
   private txVector = 0xffff;
+  /** vector of a configuration change that found no room on the channel */
+  private configDue = NO_VECTOR;
   private generation = -1;
   private readonly tuning: Tuning;
   /** receive buffers of the host below which more are fetched */
@@ -102,8 +106,8 @@ export class DataPath {
     this.hqTx.attach(o.tx, o.eventIdx, o.indirect);
     this.rxVector = o.rxVector;
     this.txVector = o.txVector;
-    this.toHost.attach(o.hdrLen, o.mergeable, this.port.txHeaderWritable, o.rxVector);
-    this.toBoard.attach(o.hdrLen, o.boardMergeable, o.txVector);
+    this.toHost.attach(o.hdrLen, o.mergeable, this.port.txHeaderWritable, o.rxVector, o.boardHdrLen);
+    this.toBoard.attach(o.hdrLen, o.boardMergeable, o.txVector, o.boardHdrLen);
     this.irq.attach(o.msix);
     this.attachBoard();
     // 2.7.10.2: the loop polls, so the host need not spend a posted write on every notification. With EVENT_IDX the
@@ -117,6 +121,7 @@ export class DataPath {
   private attachBoard(): void {
     this.eqRx.attach(this.port.rx, this.port.buffers, this.port.resumeIdx(0));
     this.eqTx.attach(this.port.tx, this.port.buffers, this.port.resumeIdx(1));
+    this.toBoard.attachBoard(this.port.rxMergeable);
     this.eqRx.suppressNotify(true);
     this.eqTx.suppressNotify(true);
     this.generation = this.port.generation;
@@ -156,6 +161,7 @@ export class DataPath {
     if (rc < 0) return this.ringFault(rc, hqRx);
     if (hqRx.interruptDue(write)) this.interrupt(hqRx, this.rxVector);
     if (hqTx.interruptDue(write)) this.interrupt(hqTx, this.txVector);
+    if (this.configDue !== NO_VECTOR) this.configInterrupt(this.configDue);
     if (this.irq.turn(write) !== 0) write.commit();
 
     if (!port.ready) return work;
@@ -242,7 +248,13 @@ export class DataPath {
   /** Config change interrupt (4.1.5.4): the host re-reads link state. */
   configInterrupt(vector: number): void {
     const write = this.ch.write;
-    if (write.room() > 1 && this.irq.raise(write, vector) !== 0) write.commit();
+    // INTx takes no room.
+    if (vector !== NO_VECTOR && write.room() < 2) {
+      this.configDue = vector;
+      return;
+    }
+    this.configDue = NO_VECTOR;
+    if (this.irq.raise(write, vector) !== 0) write.commit();
   }
 
   /** One step towards drained: finish what is in flight, begin nothing. @returns 0 or a negative code */
@@ -253,6 +265,7 @@ export class DataPath {
     if (this.toHost.notify) this.port.notify(1);
     this.toBoard.finish();
     if (this.toBoard.notify) this.port.notify(0);
+    if (this.irq.turn(this.ch.write) !== 0) this.ch.write.commit();
     return OK;
   }
 
@@ -267,6 +280,7 @@ export class DataPath {
     if (read.recover() < 0) rc = this.stuck(read);
     if (fetch !== read && fetch.recover() < 0) rc = this.stuck(fetch);
     this.irq.detach();
+    this.configDue = NO_VECTOR;
     this.fetcher.reset();
     if (this.port.generation !== this.generation) {
       this.toHost.disown();
@@ -296,7 +310,7 @@ export class DataPath {
       return false;
     }
     if (this.irq.turn(write) !== 0) write.commit();
-    return this.irq.busy || write.putCount !== write.doneCount;
+    return this.irq.owed || write.putCount !== write.doneCount;
   }
 
   private stuck(ch: DmaChannel): number {

@@ -214,6 +214,7 @@ export class Service {
       eventIdx: has(F_EVENT_IDX),
       indirect: has(F_INDIRECT_DESC),
       boardMergeable: port.rxMergeable,
+      ...(port.hdrLen === undefined ? {} : { boardHdrLen: port.hdrLen }),
       msix: fn.msix,
     });
     this.live = true;
@@ -337,7 +338,7 @@ export class Service {
     if (this.live) {
       const irq = this.fn.setLink(false);
       if (irq !== 0) this.dp.configInterrupt(this.fn.configVector);
-      while (!this.dp.drained && this.fn.stillLive() && Date.now() < until) {
+      while (!(this.dp.drained && this.dp.quiet) && this.fn.stillLive() && Date.now() < until) {
         this.ctrl.turn();
         if (this.dp.drain() < 0) break;
       }

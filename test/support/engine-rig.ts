@@ -8,7 +8,13 @@ import { EndpointModel } from "../../src/hw/model/endpoint.ts";
 import { BuiltInHost } from "../../src/hw/model/host.ts";
 import { CallbackEnd } from "../../src/hw/model/host-end.ts";
 import type { HostOptions } from "../../src/hw/model/host-options.ts";
-import { FRAME_OK, FRAME_OUT_OF_ORDER, FrameChecker, writeFrame } from "../../src/hw/model/host-traffic.ts";
+import {
+  FRAME_FOREIGN,
+  FRAME_OK,
+  FRAME_OUT_OF_ORDER,
+  FrameChecker,
+  writeFrame,
+} from "../../src/hw/model/host-traffic.ts";
 import type { ModelOptions } from "../../src/hw/model/model-options.ts";
 import { MODEL_CORES } from "../../src/hw/model/open-model.ts";
 import { Random } from "../../src/hw/model/random.ts";
@@ -32,6 +38,8 @@ const TO_BOARD = 0x7272;
 class Flow {
   sent = 0;
   received = 0;
+  /** frames that nobody made are let pass: a driver was made to hand over rubbish */
+  lenient = false;
   private last = -1;
   private readonly checker: FrameChecker;
   constructor(
@@ -49,6 +57,7 @@ class Flow {
 
   take(frame: Uint8Array): void {
     const rc = this.checker.check(frame, 0, frame.length);
+    if (this.lenient && rc === FRAME_FOREIGN) return;
     const seq = frame[14]! | (frame[15]! << 8) | (frame[16]! << 16) | (frame[17]! << 24);
     if (rc !== FRAME_OK && rc !== FRAME_OUT_OF_ORDER)
       throw new Error(`${this.name}: frame ${seq} is wrong, code ${rc}`);

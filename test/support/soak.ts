@@ -3,11 +3,12 @@
  * ways, and events in the middle of it. After each storm the host's driver is bound anew and every frame that is then
  * sent must arrive: a lost wake-up, a stuck channel or a record that is never freed shows there.
  */
+
+import { SLICE_IDLE } from "../../src/engine/service.ts";
 import type { RingFault } from "../../src/hw/model/host-faults.ts";
 import type { HostKernel } from "../../src/hw/model/host-features.ts";
 import type { MODEL_CORES } from "../../src/hw/model/open-model.ts";
 import { Random } from "../../src/hw/model/random.ts";
-import { SLICE_IDLE } from "../../src/engine/service.ts";
 import { EngineRig, type EngineRigOptions } from "./engine-rig.ts";
 
 const CORES: (keyof typeof MODEL_CORES)[] = ["modern-msix", "modern-intx", "legacy-msix", "legacy-intx"];
@@ -185,9 +186,8 @@ export class Soak {
         break;
       case 3:
         this.note("crash");
-        host.crash();
-        this.turns(r.below(2000));
-        host.bind();
+        // A kernel that finds the function as the last one left it switches bus mastering off while it sizes the BARs.
+        this.vanish(() => {}, r.below(2000));
         break;
       case 4:
       case 5:
@@ -204,11 +204,11 @@ export class Soak {
         const fault = FAULTS[r.below(FAULTS.length)]!;
         const queue = r.below(2) as 0 | 1;
         if (host.inject(fault, queue) >= 0) this.note(`inject ${fault} ${queue}`);
-        this.broken = true;
+        this.broken = rig.toBoard.lenient = true;
         this.turns(r.below(3000));
         host.reset(true);
         this.turns(1);
-        this.broken = false;
+        this.broken = rig.toBoard.lenient = false;
         break;
       }
       case 10:
@@ -263,13 +263,14 @@ export class Soak {
   }
 
   /** The host goes away without a word and a new kernel comes up on the same board. */
-  private vanish(how: () => void): void {
+  private vanish(how: () => void, turns = 20_000): void {
     const { host } = this.rig;
     host.crash();
     this.vanishing++;
     how();
-    this.turns(20_000 + this.random.below(2000));
+    this.turns(turns + this.random.below(2000));
     host.bind();
+    this.until("the next kernel", () => host.state === "bound");
     this.vanishing--;
   }
 
@@ -370,7 +371,13 @@ function soakOptions(r: Random, seed: number): Partial<EngineRigOptions> {
       net: {
         rxBudget: pick([4, 64]),
         txBudget: pick([4, 32]),
-        rx: { least, most: pick([least, 1536, 4000]) < least ? least : 1536, align: 64, splitHeader: r.chance(0.5), spare: 0 },
+        rx: {
+          least,
+          most: pick([least, 1536, 4000]) < least ? least : 1536,
+          align: 64,
+          splitHeader: r.chance(0.5),
+          spare: 0,
+        },
         tx: {
           layout: pick(["linear", "frags", "split", "mixed"] as const),
           piece: pick([4096, 16384, 32768]),
