@@ -9,7 +9,7 @@ import type { BoardRing } from "./board-ring.ts";
 import { R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
 import { HostRing } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
-import { emit, localOffset, MAX_SEGMENTS, Segments } from "./segments.ts";
+import { cutOut, emit, localOffset, MAX_SEGMENTS, Segments } from "./segments.ts";
 import type { DirectionLimits } from "./to-host.ts";
 
 const RECORDS = 4096;
@@ -39,6 +39,9 @@ export class ToBoard {
   private readonly src = new Segments();
   private readonly dst = new Segments();
   private hdrLen = 12;
+  /** header that the board's driver expects, and how much longer it is than the host's */
+  private eqHdrLen = 12;
+  private grow = 0;
   private mergeable = false;
   private vector = 0xffff;
 
@@ -71,13 +74,20 @@ export class ToBoard {
   }
 
   /** @param mergeable a frame may take several of the board's buffers (the board's driver negotiated MRG_RXBUF) */
-  attach(hdrLen: number, mergeable: boolean, vector: number): void {
+  attach(hdrLen: number, mergeable: boolean, vector: number, eqHdrLen = hdrLen): void {
     this.hdrLen = hdrLen;
+    this.eqHdrLen = eqHdrLen;
+    this.grow = eqHdrLen - hdrLen;
     this.mergeable = mergeable;
     this.vector = vector;
     this.first = this.last = 0;
     this.bufFirst = this.bufLast = 0;
     this.inflight = 0;
+  }
+
+  /** A new life of the board's driver. @param mergeable it negotiated MRG_RXBUF */
+  attachBoard(mergeable: boolean): void {
+    this.mergeable = mergeable;
   }
 
   /** Begin what can be begun. @returns frames begun, or a negative code with culprit, a, b */
@@ -109,12 +119,13 @@ export class ToBoard {
    * not so; what is unusual or wrong goes the long way.
    */
   private singles(most: number): void {
-    const { eq, hq, rd } = this;
+    const { eq, hq, rd, grow } = this;
     const least = this.hdrLen + ETH_MIN;
-    const patch = this.hdrLen >= 12;
+    const patch = this.eqHdrLen >= 12;
+    const elements = grow === 0 ? 1 : 2;
     let frames = most - this.begun;
     if (this.ready < frames) frames = this.ready;
-    const room = rd.room() - 1;
+    const room = ((rd.room() - 1) / elements) | 0;
     if (room < frames) frames = room;
     const records = (RECORDS - 1 - (this.last - this.first)) | 0;
     if (records < frames) frames = records;
@@ -128,10 +139,11 @@ export class ToBoard {
       const head = hq.peek(n);
       const buffer = eq.peek(n);
       if (!hq.single(head) || !eq.single(buffer)) break;
-      const len = hq.len;
-      if (len < least || eq.len < len) break;
-      rd.put(len, hq.lo, hq.hi, eq.lo, eq.hi);
-      end = (end + 1) | 0;
+      const len = hq.len + grow;
+      if (hq.len < least || eq.len < len) break;
+      if (grow === 0) rd.put(len, hq.lo, hq.hi, eq.lo, eq.hi);
+      else this.putApart();
+      end = (end + elements) | 0;
       const at = bufLast & 0xffff;
       this.bufHead[at] = buffer;
       this.bufLen[at] = len;
@@ -157,19 +169,19 @@ export class ToBoard {
     this.inflight += bytes;
     this.begun += n;
     this.frames += n;
-    this.bytes += bytes - n * this.hdrLen;
+    this.bytes += bytes - n * this.eqHdrLen;
   }
 
   /** One frame the long way. @returns 1 begun (or dropped), 0 nothing can go now, or a negative code */
   private chain(): number {
-    const { eq, hq, rd, src, dst, lens } = this;
+    const { eq, hq, rd, src, dst, lens, grow } = this;
     const head = hq.peek(0);
     src.clear();
     let rc = hq.segments(head, src);
     if (rc < 0) return this.fault("hq.tx", rc, src.a, src.b);
-    const total = src.total;
+    const total = src.total + grow;
     const least = this.hdrLen + ETH_MIN;
-    if (total < least) return this.fault("hq.tx", R_FRAME_SHORT, total, least);
+    if (src.total < least) return this.fault("hq.tx", R_FRAME_SHORT, src.total, least);
     dst.clear();
     let k = 0;
     for (;;) {
@@ -177,7 +189,7 @@ export class ToBoard {
         const was = dst.total;
         rc = eq.segments(eq.peek(k), dst);
         if (rc < 0) break;
-        if (k === 0 && dst.total < this.hdrLen) return this.fault("eq.rx", R_BUFFER_SMALL, dst.total, this.hdrLen);
+        if (k === 0 && dst.total < this.eqHdrLen) return this.fault("eq.rx", R_BUFFER_SMALL, dst.total, this.eqHdrLen);
         lens[k] = dst.total - was;
         k++;
         if (k === MAX_BUFFERS) break;
@@ -189,7 +201,7 @@ export class ToBoard {
       if (fresh <= this.ready) break;
       this.ready = fresh;
     }
-    let never = src.count + dst.count >= MAX_SEGMENTS;
+    let never = src.count + dst.count + 1 >= MAX_SEGMENTS;
     if (rc === R_CHAIN_TOO_LONG && k > 0) never = true;
     else if (rc < 0) return this.fault("eq.rx", rc, dst.a, dst.b);
     if (never || dst.total < total) {
@@ -198,15 +210,19 @@ export class ToBoard {
         if (this.full()) return 0;
         this.dropped++;
         hq.consume(1);
-        this.record(head, 0, 0, 0);
+        this.patchAt(0);
+        this.record(head, 0, 0);
         this.begun++;
         return 1;
       }
       this.starved++;
       return 0;
     }
-    if (rd.room() < src.count + dst.count + 1 || this.full()) return 0;
-    emit(rd, src, dst, total);
+    if (rd.room() < src.count + dst.count + 2 || this.full()) return 0;
+    this.patchAt(k);
+    if (grow < 0) cutOut(src, this.eqHdrLen, -grow);
+    else if (grow > 0) cutOut(dst, this.hdrLen, grow);
+    emit(rd, src, dst, grow > 0 ? total - grow : total);
     let left = total;
     for (let i = 0; i < k; i++) {
       const n = left < lens[i]! ? left : lens[i]!;
@@ -219,10 +235,10 @@ export class ToBoard {
     eq.consume(k);
     hq.consume(1);
     this.ready -= k;
-    this.record(head, k, total, k);
+    this.record(head, k, total);
     this.begun++;
     this.frames++;
-    this.bytes += total - this.hdrLen;
+    this.bytes += total - this.eqHdrLen;
     return 1;
   }
 
@@ -230,16 +246,36 @@ export class ToBoard {
     return ((this.last - this.first) | 0) >= RECORDS - 1;
   }
 
-  private record(head: number, bufs: number, bytes: number, buffers: number): void {
+  /** Header and data of the frame that hq.single() and eq.single() found, where header lengths differ. */
+  private putApart(): void {
+    const { eq, hq, rd, hdrLen, eqHdrLen } = this;
+    rd.put(hdrLen < eqHdrLen ? hdrLen : eqHdrLen, hq.lo, hq.hi, eq.lo, eq.hi);
+    const src = (hq.lo + hdrLen) | 0;
+    const dst = (eq.lo + eqHdrLen) | 0;
+    rd.put(
+      hq.len - hdrLen,
+      src,
+      src >>> 0 < hq.lo >>> 0 ? (hq.hi + 1) | 0 : hq.hi,
+      dst,
+      dst >>> 0 < eq.lo >>> 0 ? (eq.hi + 1) | 0 : eq.hi,
+    );
+  }
+
+  /** Where the next record's num_buffers is, seen from the board; while `dst` is whole. */
+  private patchAt(buffers: number): void {
+    const r = this.last & (RECORDS - 1);
+    if (this.eqHdrLen >= 12 && buffers > 0) {
+      this.recPatch[r] = localOffset(this.dst, NET_HDR_NUM_BUFFERS);
+      this.recPatch1[r] = localOffset(this.dst, NET_HDR_NUM_BUFFERS + 1);
+    } else this.recPatch[r] = -1;
+  }
+
+  private record(head: number, bufs: number, bytes: number): void {
     const r = this.last & (RECORDS - 1);
     this.recEnd[r] = this.rd.putCount;
     this.recHead[r] = head;
     this.recBufs[r] = bufs;
     this.recBytes[r] = bytes;
-    if (this.hdrLen >= 12 && buffers > 0) {
-      this.recPatch[r] = localOffset(this.dst, NET_HDR_NUM_BUFFERS);
-      this.recPatch1[r] = localOffset(this.dst, NET_HDR_NUM_BUFFERS + 1);
-    } else this.recPatch[r] = -1;
     this.last = (this.last + 1) | 0;
     this.inflight += bytes;
   }

@@ -63,6 +63,9 @@ export class ToHost {
   private begun = 0;
   private burstBytes = 0;
   private hdrLen = 12;
+  /** header of the board's frames, and how much longer the host's is */
+  private eqHdrLen = 12;
+  private grow = 0;
   private mergeable = true;
   private patch = false;
   private vector = 0xffff;
@@ -101,14 +104,17 @@ export class ToHost {
   }
 
   /**
-   * @param hdrLen virtio-net header on both sides
+   * @param hdrLen virtio-net header of the host
+   * @param eqHdrLen header of the board's frames; where it differs, the header goes as an element of its own
    * @param mergeable a frame may take several receive buffers (MRG_RXBUF accepted by the host)
    * @param patch the board's header may be overwritten in place, so that a frame can be one element
    */
-  attach(hdrLen: number, mergeable: boolean, patch: boolean, vector: number): void {
+  attach(hdrLen: number, mergeable: boolean, patch: boolean, vector: number, eqHdrLen = hdrLen): void {
     this.hdrLen = hdrLen;
+    this.eqHdrLen = eqHdrLen;
+    this.grow = hdrLen - eqHdrLen;
     this.mergeable = mergeable;
-    this.patch = patch;
+    this.patch = patch && this.grow === 0;
     this.vector = vector;
     this.recHead = this.recTail = 0;
     this.eqHead = this.eqTail = 0;
@@ -159,7 +165,7 @@ export class ToHost {
    * not so; what is unusual or wrong goes the long way.
    */
   private singles(most: number): void {
-    const { eq, hq, ch } = this;
+    const { eq, hq, ch, grow } = this;
     const least = this.hdrLen + ETH_MIN;
     let frames = most - this.begun;
     const buffers = hq.available();
@@ -175,7 +181,7 @@ export class ToHost {
       const head = eq.peek(n);
       const buffer = hq.peek(n);
       if (!eq.single(head) || !hq.single(buffer)) break;
-      const len = eq.len;
+      const len = eq.len + grow;
       if (len < least || hq.len < len) break;
       this.putSingle();
       hq.pushUsed(buffer, len);
@@ -202,7 +208,7 @@ export class ToHost {
     src.clear();
     let rc = eq.segments(head, src);
     if (rc < 0) return this.fault("eq.tx", rc, src.a, src.b);
-    const total = src.total;
+    const total = src.total + this.grow;
     const least = this.hdrLen + ETH_MIN;
     if (total < least) return this.fault("eq.tx", R_FRAME_SHORT, total, least);
     // Receive buffers until the frame fits.
@@ -263,10 +269,10 @@ export class ToHost {
 
   /** Header and data of the frame that eq.single() and hq.single() found. */
   private putSingle(): void {
-    const { eq, hq, ch, hdrLen } = this;
+    const { eq, hq, ch, hdrLen, eqHdrLen } = this;
     const u8 = eq.bytes;
     const off = eq.off;
-    if (hdrLen < 12 || this.patch) {
+    if (this.grow === 0 && (hdrLen < 12 || this.patch)) {
       if (hdrLen >= 12) {
         u8[off + NET_HDR_NUM_BUFFERS] = 1;
         u8[off + NET_HDR_NUM_BUFFERS + 1] = 0;
@@ -278,15 +284,18 @@ export class ToHost {
     this.hdrSlot = (slot + 1) & (HDR_SLOTS - 1);
     const at = slot * HDR_SLOT;
     const out = this.hdr.u8;
-    for (let i = 0; i < hdrLen; i++) out[at + i] = u8[off + i]!;
-    out[at + NET_HDR_NUM_BUFFERS] = 1;
-    out[at + NET_HDR_NUM_BUFFERS + 1] = 0;
+    // What a 24-byte header has behind the twelfth byte belongs to tunnel offloads, which nobody here uses: zero.
+    for (let i = 0; i < hdrLen; i++) out[at + i] = i < eqHdrLen ? u8[off + i]! : 0;
+    if (hdrLen >= 12) {
+      out[at + NET_HDR_NUM_BUFFERS] = 1;
+      out[at + NET_HDR_NUM_BUFFERS + 1] = 0;
+    }
     const bus = (this.hdrLo + at) | 0;
     ch.put(hdrLen, bus, bus >>> 0 < this.hdrLo >>> 0 ? this.hdrHi + 1 : this.hdrHi, hq.lo, hq.hi);
-    const src = (eq.lo + hdrLen) | 0;
+    const src = (eq.lo + eqHdrLen) | 0;
     const dst = (hq.lo + hdrLen) | 0;
     ch.put(
-      eq.len - hdrLen,
+      eq.len - eqHdrLen,
       src,
       src >>> 0 < eq.lo >>> 0 ? (eq.hi + 1) | 0 : eq.hi,
       dst,
@@ -299,7 +308,7 @@ export class ToHost {
    * buffer where allowed, else send the header from a slot of ours as an element of its own.
    */
   private header(src: Segments, buffers: number): void {
-    if (this.hdrLen < 12) return;
+    if (this.hdrLen < 12 && this.grow === 0) return;
     const u8 = this.eq.bytes;
     if (this.patch) {
       const at = localOffset(src, NET_HDR_NUM_BUFFERS);
@@ -315,15 +324,21 @@ export class ToHost {
     let seg = 0;
     let skip = 0;
     for (let i = 0; i < this.hdrLen; i++) {
+      if (i >= this.eqHdrLen) {
+        out[off + i] = 0;
+        continue;
+      }
       while (i - skip >= src.len[seg]!) {
         skip += src.len[seg]!;
         seg++;
       }
       out[off + i] = u8[src.off[seg]! + i - skip]!;
     }
-    out[off + NET_HDR_NUM_BUFFERS] = buffers & 0xff;
-    out[off + NET_HDR_NUM_BUFFERS + 1] = buffers >>> 8;
-    dropFront(src, this.hdrLen);
+    if (this.hdrLen >= 12) {
+      out[off + NET_HDR_NUM_BUFFERS] = buffers & 0xff;
+      out[off + NET_HDR_NUM_BUFFERS + 1] = buffers >>> 8;
+    }
+    dropFront(src, this.eqHdrLen);
     const bus = (this.hdrLo + off) | 0;
     for (let i = src.count; i > 0; i--) {
       src.lo[i] = src.lo[i - 1]!;
