@@ -99,23 +99,33 @@ export class DataPath {
     this.toBoard = new ToBoard(this.eqRx, this.hqTx, channels.read, channels.write, irq, limits);
   }
 
-  /** Begin a life. The port has been started and the channels are empty. */
-  attach(o: LifeOptions): void {
+  /**
+   * Begin a life. The port has been started and the channels are empty.
+   * @param fresh queues that start at index 0, bit 0 receive, bit 1 transmit; the others go on where settled() left them
+   */
+  attach(o: LifeOptions, fresh = 3): void {
+    const rxAt = this.hqRx.used;
+    const txAt = this.hqTx.used;
     this.hqRx.attach(o.rx, o.eventIdx, o.indirect);
+    if ((fresh & 1) === 0) this.hqRx.resume(rxAt);
     this.rxLow = this.tuning.prefetch ? o.rx.size >> 1 : 0;
     this.hqTx.attach(o.tx, o.eventIdx, o.indirect);
+    if ((fresh & 2) === 0) this.hqTx.resume(txAt);
     this.rxVector = o.rxVector;
     this.txVector = o.txVector;
     this.toHost.attach(o.hdrLen, o.mergeable, this.port.txHeaderWritable, o.rxVector, o.boardHdrLen);
     this.toBoard.attach(o.hdrLen, o.boardMergeable, o.txVector, o.boardHdrLen);
     this.irq.attach(o.msix);
-    this.attachBoard();
+    if (fresh === 3 || this.port.generation !== this.generation) this.attachBoard();
     // 2.7.10.2: the loop polls, so the host need not spend a posted write on every notification. With EVENT_IDX the
     // flags must be 0; avail_event stays 0 as the driver left it, which asks for one notification in 65536.
     const flags = o.eventIdx ? 0 : USED_F_NO_NOTIFY;
     this.hqRx.putUsedFlags(this.ch.write, flags);
     this.hqTx.putUsedFlags(this.ch.write, flags);
     this.ch.write.commit();
+    // What the driver was owed was forgotten with the rest; one interrupt too many does no harm.
+    if ((fresh & 1) === 0) this.interrupt(this.hqRx, this.rxVector);
+    if ((fresh & 2) === 0) this.interrupt(this.hqTx, this.txVector);
   }
 
   private attachBoard(): void {
@@ -231,6 +241,11 @@ export class DataPath {
   get drained(): boolean {
     const { write, read, fetch } = this.ch;
     return write.putCount === write.doneCount && read.putCount === read.doneCount && fetch.putCount === fetch.doneCount;
+  }
+
+  /** Nothing is in flight, and the host has been given back everything that was taken from it. */
+  get settled(): boolean {
+    return this.drained && this.toHost.outstanding === 0 && this.toBoard.outstanding === 0;
   }
 
   /** Changes whenever an element lands. */

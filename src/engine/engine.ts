@@ -16,8 +16,9 @@ import { F_CSUM, F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_TSO4, F_HOST_T
 import { type Assembly, assemble } from "./assemble.ts";
 import { COUNTER_INDEX as C, CounterPage, type CounterState } from "./counters.ts";
 import { featureWord } from "./function/features.ts";
+import { featureText } from "./life.ts";
 import type { EngineLog } from "./log.ts";
-import { featureText, SLICE_IDLE } from "./service.ts";
+import { SLICE_IDLE } from "./service.ts";
 import { Sleeper } from "./sleeper.ts";
 
 export type { EngineLog } from "./log.ts";

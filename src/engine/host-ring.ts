@@ -134,6 +134,12 @@ export class HostRing extends HostUsed {
     this.guessPause = 0;
   }
 
+  /** After attach(): not from 0 but from where this ring was, with nothing of it taken and not given back. */
+  resume(idx: number): void {
+    this.resumeUsed(idx);
+    this.next = this.ready = this.seen = this.target = this.hostIdx = idx;
+  }
+
   /** entries that can be consumed */
   available(): number {
     return (this.ready - this.next) & 0xffff;

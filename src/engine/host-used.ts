@@ -83,6 +83,11 @@ export class HostUsed {
     this.confirmAgain = false;
   }
 
+  /** After attach(): the driver goes on behind `idx`, all of which it has been given back. */
+  protected resumeUsed(idx: number): void {
+    this.used = this.published = this.signalled = idx;
+  }
+
   /** Stage one used element; it is not on its way before publish(). */
   pushUsed(head: number, len: number): void {
     const w = (this.used & this.mask) << 1;

@@ -5,24 +5,12 @@
  */
 import type { Controller } from "../hw/controller.ts";
 import { capReadRequest, command, linkUp } from "../hw/dbi.ts";
-import type { NetPort, PortFeatures } from "../hw/net-port.ts";
+import type { NetPort } from "../hw/net-port.ts";
 import { COMMAND_MASTER } from "../hw/pci.layout.ts";
-import {
-  F_CSUM,
-  F_EVENT_IDX,
-  F_GUEST_CSUM,
-  F_GUEST_TSO4,
-  F_GUEST_TSO6,
-  F_HOST_TSO4,
-  F_HOST_TSO6,
-  F_INDIRECT_DESC,
-  F_MRG_RXBUF,
-  NO_VECTOR,
-} from "../hw/virtio.layout.ts";
 import { describe, R_DMA_ABORT } from "./codes.ts";
 import type { DataPath } from "./datapath.ts";
-import { hex64 } from "./function/capture.ts";
 import { FN_DOWN, FN_NONE, FN_REFUSED, FN_UP, type HostFunction } from "./function/function.ts";
+import { featureText, lifeOptions, portFeatures, queueText } from "./life.ts";
 import type { EngineLog } from "./log.ts";
 
 /** Why slice() came back. */
@@ -52,6 +40,9 @@ const STUCK_NS = 1_000_000_000;
 /** most that one slice adds to that: a process that was stopped for a while has not waited for the channel */
 const STUCK_STEP_NS = 10_000_000;
 
+/** most that transfers in flight may take to end while the host waits in a loop */
+const PAUSE_MS = 100;
+
 /** nanoseconds one slice may take before the event loop gets its turn (signals, timers) */
 const SLICE_NS = 2_000_000;
 
@@ -76,6 +67,9 @@ export class Service {
   private found = 0;
   /** config space could not be written: not again before this time, ns */
   private notBefore = 0;
+  private queueResets = 0;
+  /** between a ring's reset by the host and its new start: the board's side goes on, no DMA is begun */
+  private paused = false;
   private lastSlice = 0;
   private lastDone = 0;
   private still = 0;
@@ -170,6 +164,10 @@ export class Service {
   }
 
   private up(): void {
+    if (this.paused) {
+      this.resume();
+      return;
+    }
     this.negotiations++;
     this.link = "no-bus-master";
     this.upSinceMs = Date.now();
@@ -190,33 +188,8 @@ export class Service {
     }
     // The host sets the field whenever it enumerates, so once at start-up would not do.
     if (this.ctrl.core.maxReadRequest !== undefined) capReadRequest(this.ctrl, this.ctrl.core.maxReadRequest);
-    const has = (bit: number): boolean => ((bit < 32 ? fn.featuresLo >>> bit : fn.featuresHi >>> (bit - 32)) & 1) === 1;
-    const features: PortFeatures = {
-      hdrLen: fn.hdrLen,
-      toHostCsum: has(F_GUEST_CSUM),
-      toHostTso4: has(F_GUEST_TSO4),
-      toHostTso6: has(F_GUEST_TSO6),
-      toBoardCsum: has(F_CSUM),
-      toBoardTso4: has(F_HOST_TSO4),
-      toBoardTso6: has(F_HOST_TSO6),
-      mtu: this.options.mtu,
-    };
-    port.start(features);
-    const rx = fn.queues[0]!;
-    const tx = fn.queues[1]!;
-    dp.attach({
-      rx,
-      tx,
-      rxVector: rx.vector,
-      txVector: tx.vector,
-      hdrLen: fn.hdrLen,
-      mergeable: has(F_MRG_RXBUF),
-      eventIdx: has(F_EVENT_IDX),
-      indirect: has(F_INDIRECT_DESC),
-      boardMergeable: port.rxMergeable,
-      ...(port.hdrLen === undefined ? {} : { boardHdrLen: port.hdrLen }),
-      msix: fn.msix,
-    });
+    port.start(portFeatures(fn, this.options.mtu));
+    dp.attach(lifeOptions(fn, port));
     this.live = true;
     this.link = "live";
     this.diagnosis = "";
@@ -271,7 +244,44 @@ export class Service {
     else this.log.warn("the host reset the link; config space was written again, waiting for its driver");
   }
 
+  /**
+   * The host's driver is alive and waits for us: finish all that is in flight and begin nothing more, so that rings can
+   * go on later. @returns false when that did not work out
+   */
+  private pause(): boolean {
+    const { ctrl, dp } = this;
+    const until = Date.now() + PAUSE_MS;
+    let rc = 0;
+    while (!dp.settled && rc >= 0 && Date.now() < until) {
+      ctrl.turn();
+      rc = dp.drain();
+    }
+    const settled = dp.settled;
+    this.live = false;
+    rc = dp.detach();
+    if (settled && rc >= 0) {
+      this.paused = true;
+      return true;
+    }
+    this.live = true;
+    return false;
+  }
+
+  /** A ring was reset and is enabled again (VIRTIO 1.2 2.6.1), the other one goes on. */
+  private resume(): void {
+    this.paused = false;
+    this.dp.attach(lifeOptions(this.fn, this.port), this.fn.freshQueues);
+    this.live = true;
+  }
+
   private down(): void {
+    const { fn } = this;
+    if (this.live && fn.stats.queueResets !== this.queueResets) {
+      this.queueResets = fn.stats.queueResets;
+      if (this.pause()) return;
+      this.halt("the transfers in flight did not end while the host reset a queue");
+      return;
+    }
     this.resets++;
     const was = this.link;
     this.stopData();
@@ -324,9 +334,9 @@ export class Service {
       this.owes = false;
       this.dp.detach();
     }
-    if (!this.live) return;
-    this.live = false;
-    const rc = this.dp.detach();
+    if (!this.live && !this.paused) return;
+    const rc = this.live ? this.dp.detach() : 0;
+    this.live = this.paused = false;
     if (rc < 0) this.log.error(describe(rc, this.dp.culprit, this.dp.a, this.dp.b));
     this.port.setLink(false);
     this.port.stop();
@@ -346,24 +356,4 @@ export class Service {
     this.stopData();
     this.link = "waiting";
   }
-}
-
-/** Accepted feature bits as "0,5,15,32". */
-export function featureText(fn: HostFunction): string {
-  const bits: number[] = [];
-  for (let i = 0; i < 64; i++) {
-    if (((i < 32 ? fn.featuresLo >>> i : fn.featuresHi >>> (i - 32)) & 1) === 1) bits.push(i);
-  }
-  return bits.join(",");
-}
-
-/** Both queues as captured, in the words of the model's own account of the host (vfio-user-truth.ts). */
-function queueText(fn: HostFunction): string {
-  return ["rx", "tx"]
-    .map((name, i) => {
-      const q = fn.queues[i]!;
-      const vector = q.vector === NO_VECTOR ? "none" : q.vector;
-      return `${name} ${q.size} desc ${hex64(q.descLo, q.descHi)} avail ${hex64(q.availLo, q.availHi)} used ${hex64(q.usedLo, q.usedHi)} vector ${vector}`;
-    })
-    .join(", ");
 }

@@ -349,8 +349,10 @@ function soakOptions(r: Random, seed: number): Partial<EngineRigOptions> {
   const pick = <T>(list: readonly T[]): T => list[r.below(list.length)]!;
   const least = pick([64, 256, 1536, 1536]);
   const queueSize = pick([16, 32, 64, 128, 256, 256, 512, 1024]);
+  const core = pick(CORES);
+  const legacy = r.chance(0.3) || core.startsWith("legacy");
   return {
-    core: pick(CORES),
+    core,
     seed,
     patch: r.chance(0.5),
     portSize: pick([4, 16, 64, 128]),
@@ -389,10 +391,11 @@ function soakOptions(r: Random, seed: number): Partial<EngineRigOptions> {
       },
     },
     engine: {
-      personality: r.chance(0.3) ? "legacy" : "auto",
+      personality: legacy ? "legacy" : "auto",
       irq: "auto",
       fetch: r.chance(0.25) ? "window" : "edma",
-      features: pick(["default", "safe", "wide"]),
+      // the number: wide with RING_RESET
+      features: pick(["default", "safe", "wide", legacy ? "wide" : "0x000199fb"]),
       queueSize,
     },
   };
