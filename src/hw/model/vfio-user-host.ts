@@ -27,16 +27,11 @@ import {
   CMD_VERSION,
   CMD_WRITE,
   COMMAND_NAMES,
-  FLAG_ERROR,
-  FLAG_NO_REPLY,
   FLAG_REPLY,
   FLAG_TYPE_MASK,
   HDR_BYTES,
   HDR_COMMAND,
-  HDR_ERROR,
   HDR_FLAGS,
-  HDR_ID,
-  HDR_SIZE,
   INFO_BYTES,
   INFO_FLAG_PCI,
   INFO_FLAG_RESET,
@@ -55,6 +50,7 @@ import {
   RW_REGION,
   SET_INDEX,
 } from "./vfio-user.layout.ts";
+import { GuestAuditor } from "./vfio-user-auditor.ts";
 import { type FunctionShape, VfioUserFunction } from "./vfio-user-function.ts";
 import { VfioUserIrq } from "./vfio-user-irq.ts";
 import { GuestMemory, u64At } from "./vfio-user-memory.ts";
@@ -69,7 +65,7 @@ export interface VfioUserOptions extends FunctionShape {
   path: string;
   /** default "held" */
   mode?: VfioUserMode;
-  /** keep a shadow of what the guest's memory allows to DMA */
+  /** follow the guest's rings and let DMA touch only what they hand over; needs held accesses */
   strict?: boolean;
   /** the function is a virtio device: keep an account of what its driver writes (default true) */
   virtio?: boolean;
@@ -100,6 +96,7 @@ export class VfioUserHost implements HostSide {
   readonly #virtio: boolean;
   readonly #log: (level: "info" | "warn" | "error", text: string) => void;
   #truth: HostTruth | null = null;
+  #auditor: GuestAuditor | null = null;
   #bus: HostBus | null = null;
   #function: VfioUserFunction | null = null;
   #turns = 0;
@@ -114,7 +111,13 @@ export class VfioUserHost implements HostSide {
     const prefix = options.path.match(/^(held|plain):/);
     this.mode = (prefix?.[1] as VfioUserMode | undefined) ?? options.mode ?? "held";
     this.#log = options.log ?? ((level, text) => console.error(`vfio-user ${level}: ${text}`));
-    this.memory = new AddressSpace("host");
+    const strict = (options.strict ?? false) && (options.virtio ?? true);
+    if (strict && this.mode === "plain")
+      this.#log(
+        "warn",
+        "strict mode does not cover the guest's memory: without trapped accesses nobody knows its rings",
+      );
+    this.memory = new AddressSpace("host", { strict: strict && this.mode === "held" });
     this.guest = new GuestMemory(this.memory);
     this.irq = new VfioUserIrq((off, value) => this.#function?.tableWrite(off, value));
     this.msi = new VfioUserMsi((off, size) => this.#bus?.cfgRead(off, size) ?? 0);
@@ -129,7 +132,17 @@ export class VfioUserHost implements HostSide {
     this.#function = fn;
     if (!this.#virtio) return;
     const truth = new HostTruth(fn);
-    truth.onDriverOk = () => this.#log("info", `the guest set DRIVER_OK: ${truth.describe()}`);
+    const { shadow } = this.memory;
+    const auditor =
+      shadow === null
+        ? null
+        : new GuestAuditor(this.memory, shadow, (text) => this.#log("error", `strict mode: ${text}`));
+    this.#auditor = auditor;
+    truth.onDriverOk = () => {
+      this.#log("info", `the guest set DRIVER_OK: ${truth.describe()}`);
+      auditor?.start(truth.queues);
+    };
+    truth.onReset = () => auditor?.stop();
     this.#truth = truth;
   }
 
@@ -170,6 +183,7 @@ export class VfioUserHost implements HostSide {
       if ((this.#turns & 63) === 0 && fn.ready && socket.accept()) this.#begin(fn);
       return;
     }
+    this.#auditor?.turn();
     if (this.#holdUntil !== 0) {
       if (this.#turns < this.#holdUntil) return;
       this.#holdUntil = 0;
@@ -340,7 +354,10 @@ export class VfioUserHost implements HostSide {
     for (let i = 0; i < RW_DATA; i++) out.setUint8(HDR_BYTES + i, body.getUint8(i));
     if (header.getUint16(HDR_COMMAND, true) === CMD_WRITE) return this.#reply(RW_DATA);
     const count = body.getUint32(RW_COUNT, true);
-    fn.read(body.getUint32(RW_REGION, true), u64At(body, RW_OFFSET), count, out, HDR_BYTES + RW_DATA);
+    const region = body.getUint32(RW_REGION, true);
+    const offset = u64At(body, RW_OFFSET);
+    fn.read(region, offset, count, out, HDR_BYTES + RW_DATA);
+    if (region === 0) this.#truth?.read(offset);
     return this.#reply(RW_DATA + count);
   }
 
@@ -350,34 +367,18 @@ export class VfioUserHost implements HostSide {
   }
 
   #replyError(code: number): boolean {
-    this.#head(HDR_BYTES, FLAG_REPLY | FLAG_ERROR, code);
-    return this.#send(HDR_BYTES, -1);
+    return this.#sent(this.#socket.replyError(code));
   }
 
   /** Reply with `len` bytes that are in `out` behind the header. */
   #reply(len: number, fd = -1): boolean {
-    this.#head(HDR_BYTES + len, FLAG_REPLY, 0);
-    return this.#send(HDR_BYTES + len, fd);
+    return this.#sent(this.#socket.reply(len, fd));
   }
 
-  #head(size: number, flags: number, error: number): void {
-    const { header, out } = this.#socket;
-    out.setUint16(HDR_ID, header.getUint16(HDR_ID, true), true);
-    out.setUint16(HDR_COMMAND, header.getUint16(HDR_COMMAND, true), true);
-    out.setUint32(HDR_SIZE, size, true);
-    out.setUint32(HDR_FLAGS, flags, true);
-    out.setUint32(HDR_ERROR, error, true);
-  }
-
-  #send(len: number, fd: number): boolean {
-    const socket = this.#socket;
-    if (socket.fds.length > 0) socket.closeFds();
-    if (socket.header.getUint32(HDR_FLAGS, true) & FLAG_NO_REPLY) return true;
-    if (socket.send(len, fd) < 0) {
-      this.#end(socket.reason, true);
-      return false;
-    }
-    return !socket.sending;
+  /** @returns whether the next message may be taken in this turn */
+  #sent(rc: number): boolean {
+    if (rc < 0) this.#end(this.#socket.reason, true);
+    return rc > 0;
   }
 
   /** Bus mastering as the guest last set it. */

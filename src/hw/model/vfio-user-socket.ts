@@ -28,7 +28,19 @@ import {
   SOCK_STREAM,
   SOL_SOCKET,
 } from "../libc.ts";
-import { HDR_BYTES, HDR_SIZE, MAX_FDS, MAX_TRANSFER } from "./vfio-user.layout.ts";
+import {
+  FLAG_ERROR,
+  FLAG_NO_REPLY,
+  FLAG_REPLY,
+  HDR_BYTES,
+  HDR_COMMAND,
+  HDR_ERROR,
+  HDR_FLAGS,
+  HDR_ID,
+  HDR_SIZE,
+  MAX_FDS,
+  MAX_TRANSFER,
+} from "./vfio-user.layout.ts";
 
 /** receive(): nothing complete yet */
 export const RX_NONE = 0;
@@ -286,6 +298,33 @@ export class VfioUserSocket {
       this.#outDone += n;
     }
     return 0;
+  }
+
+  /**
+   * Answer the message in `header` with `len` bytes that are in `out` behind the header's place. Descriptors of the message that nobody
+   * took are closed.
+   * @returns 1 sent (or no reply was wanted), 0 to be continued with flush(), RX_BROKEN
+   */
+  reply(len: number, fd = -1): number {
+    return this.#answer(HDR_BYTES + len, FLAG_REPLY, 0, fd);
+  }
+
+  /** The same with a positive errno and nothing else. */
+  replyError(code: number): number {
+    return this.#answer(HDR_BYTES, FLAG_REPLY | FLAG_ERROR, code, -1);
+  }
+
+  #answer(size: number, flags: number, error: number, fd: number): number {
+    const { header, out } = this;
+    if (this.fds.length > 0) this.closeFds();
+    if (header.getUint32(HDR_FLAGS, true) & FLAG_NO_REPLY) return 1;
+    out.setUint16(HDR_ID, header.getUint16(HDR_ID, true), true);
+    out.setUint16(HDR_COMMAND, header.getUint16(HDR_COMMAND, true), true);
+    out.setUint32(HDR_SIZE, size, true);
+    out.setUint32(HDR_FLAGS, flags, true);
+    out.setUint32(HDR_ERROR, error, true);
+    const rc = this.send(size, fd);
+    return rc < 0 ? rc : this.sending ? 0 : 1;
   }
 
   /** Close the descriptors of the message that nobody took. */

@@ -57,12 +57,22 @@ export class HostTruth {
   readonly #source: TruthSource;
   /** called when DRIVER_OK is written */
   onDriverOk: (() => void) | null = null;
+  /** called when the driver knows that the device is reset: it has read the status back, or the function is gone */
+  onReset: (() => void) | null = null;
+  #resetting = false;
 
   constructor(source: TruthSource) {
     this.#source = source;
   }
 
+  /** The function was reset from outside, or the guest is gone. */
   reset(): void {
+    this.#clear();
+    this.onReset?.();
+  }
+
+  #clear(): void {
+    this.#resetting = false;
     this.features.fill(0);
     this.queues.length = 0;
     this.#select = 0;
@@ -75,6 +85,18 @@ export class HostTruth {
     else this.#legacy(off, count, value);
   }
 
+  /** A read of BAR0 was answered. */
+  read(off: number): void {
+    if (!this.#resetting) return;
+    const status = this.#source.modern() ? this.#source.common() + COMMON_STATUS : LEGACY_STATUS;
+    if (off === status) this.#resetDone();
+  }
+
+  #resetDone(): void {
+    this.#resetting = false;
+    this.onReset?.();
+  }
+
   #queue(): QueueTruth {
     this.queues[this.#select] ??= { size: 0, desc: 0, avail: 0, used: 0, vector: NO_VECTOR };
     return this.queues[this.#select];
@@ -82,7 +104,10 @@ export class HostTruth {
 
   #status8(value: number): void {
     const before = this.#status;
-    if (value === 0) this.reset();
+    if (value === 0) {
+      this.#clear();
+      this.#resetting = true;
+    } else if (this.#resetting) this.#resetDone();
     this.#status = value;
     if (value & STATUS_DRIVER_OK && !(before & STATUS_DRIVER_OK)) this.onDriverOk?.();
   }
