@@ -1,0 +1,265 @@
+/** One of the board's rings as its device: hostile values, wraps, indirect tables, publish and suppression. */
+import { afterEach, describe, expect, test } from "bun:test";
+import { BoardRing } from "../../src/engine/board-ring.ts";
+import {
+  R_AVAIL_JUMP,
+  R_DESC_DIRECTION,
+  R_DESC_INDEX,
+  R_DESC_LENGTH,
+  R_DESC_LOOP,
+  R_INDIRECT,
+  R_LOCAL_ADDRESS,
+} from "../../src/engine/codes.ts";
+import { Segments } from "../../src/engine/segments.ts";
+import { DriverRing, RING_NONE, ringLayout } from "../../src/hw/driver-ring.ts";
+import { ld16, st16, view } from "../../src/hw/mem.ts";
+import type { LocalBuffers } from "../../src/hw/net-port.ts";
+import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../../src/hw/virtio.layout.ts";
+import { type TestMemory, testMemory } from "../support/ring-memory.ts";
+
+const memories: TestMemory[] = [];
+afterEach(() => {
+  for (const m of memories.splice(0)) m.release();
+});
+
+const BASE = 0x7_fff0_0000;
+const BUS = 0x12_3456_0000;
+const BYTES = 1 << 20;
+
+function rig(write = 0, size = 16) {
+  const mem = testMemory(BYTES + 65536, 0x4000_0000);
+  memories.push(mem);
+  const r = new DriverRing({
+    size,
+    mem: { ptr: mem.ptr, busBase: mem.busBase },
+    align: 64,
+    eventIdx: false,
+  });
+  if (ringLayout(size, 64).bytes > 65536) throw new Error("ring");
+  const buffers: LocalBuffers = {
+    base: BASE,
+    busBase: BUS,
+    u8: new Uint8Array(view(mem.ptr + 65536, BYTES)),
+    pageBusLo: null,
+    pageBusHi: null,
+    learn: () => -1,
+  };
+  const eq = new BoardRing("eq.test", write, r, buffers, new Segments());
+  const out = new Segments();
+  const desc = (i: number, addr: number, len: number, flags: number, next = 0): void => {
+    r.desc.set([addr | 0, Math.floor(addr / 2 ** 32), len, flags | (next << 16)], i * 4);
+  };
+  let avail = 0;
+  const offer = (...heads: number[]): void => {
+    for (const h of heads) {
+      r.avail[2 + (avail & (size - 1))] = h;
+      avail = (avail + 1) & 0xffff;
+    }
+    st16(r.availPtr + 2, avail);
+  };
+  return { r, eq, out, desc, offer, buffers };
+}
+
+describe("taking", () => {
+  test("addresses become bus addresses and offsets", () => {
+    const x = rig();
+    x.desc(3, BASE + 0x100, 12, DESC_F_NEXT, 7);
+    x.desc(7, BASE + BYTES - 64, 64, 0);
+    x.offer(3);
+    expect([x.eq.available(), x.eq.peek(0), x.eq.segments(3, x.out)]).toEqual([1, 3, 0]);
+    const bus = (i: number): number => (x.out.hi[i]! >>> 0) * 2 ** 32 + (x.out.lo[i]! >>> 0);
+    expect([bus(0), x.out.off[0], bus(1), x.out.off[1], x.out.total]).toEqual([
+      BUS + 0x100,
+      0x100,
+      BUS + BYTES - 64,
+      BYTES - 64,
+      76,
+    ]);
+  });
+
+  test("available() looks again only when nothing is left, look() always", () => {
+    const x = rig();
+    for (let i = 0; i < 4; i++) x.desc(i, BASE, 64, 0);
+    x.offer(0, 1);
+    expect(x.eq.available()).toBe(2);
+    x.offer(2);
+    expect(x.eq.available()).toBe(2);
+    expect(x.eq.look()).toBe(3);
+    x.eq.consume(3);
+    expect(x.eq.available()).toBe(0);
+    x.offer(3);
+    expect(x.eq.available()).toBe(1);
+  });
+
+  test("rewind() finds the same entries again", () => {
+    const x = rig(DESC_F_WRITE);
+    for (let i = 0; i < 4; i++) x.desc(i, BASE, 64, DESC_F_WRITE);
+    x.offer(2, 3, 1);
+    x.eq.look();
+    x.eq.consume(3);
+    x.eq.rewind(2);
+    expect([x.eq.available(), x.eq.peek(0), x.eq.peek(1)]).toEqual([2, 3, 1]);
+  });
+
+  test("a ring that another device process served: goes on where its used index stands", () => {
+    const x = rig();
+    for (const idx of [0, 5, 0xfffe]) {
+      x.eq.attach(x.r, x.buffers, idx);
+      x.desc(1, BASE, 64, 0);
+      x.r.avail[2 + (idx & 15)] = 1;
+      st16(x.r.availPtr + 2, (idx + 1) & 0xffff);
+      expect([x.eq.available(), x.eq.peek(0)]).toEqual([1, 1]);
+      x.eq.consume(1);
+      x.eq.pushUsed(1, 0);
+      x.eq.publish();
+      expect(ld16(x.r.usedPtr + 2)).toBe((idx + 1) & 0xffff);
+      expect(x.r.usedElem[(idx & 15) * 2]).toBe(1);
+    }
+  });
+
+  test("the short way and the long way agree on chains of one", () => {
+    const x = rig();
+    const cases: [number, number, number][] = [
+      [BASE, 64, 0],
+      [BASE + BYTES - 1, 1, 0],
+      [BASE + BYTES - 63, 64, 0],
+      [BASE - 1, 64, 0],
+      [BASE + BYTES, 1, 0],
+      [BASE, 0, 0],
+      [BASE, -1, 0],
+      [BASE, 0x7fffffff, 0],
+      [BASE + 2 ** 32, 64, 0],
+      [0, 64, 0],
+      [BASE, 64, DESC_F_WRITE],
+      [BASE, 64, DESC_F_NEXT],
+      [BASE, 64, DESC_F_INDIRECT],
+    ];
+    for (const [addr, len, flags] of cases) {
+      x.desc(0, addr, len, flags, 1);
+      x.desc(1, BASE, 8, 0);
+      x.out.clear();
+      const rc = x.eq.segments(0, x.out);
+      const single = x.eq.single(0);
+      if (single) {
+        expect([rc, x.out.count]).toEqual([0, 1]);
+        expect([x.eq.lo, x.eq.hi, x.eq.len, x.eq.off]).toEqual([
+          x.out.lo[0]!,
+          x.out.hi[0]!,
+          x.out.len[0]!,
+          x.out.off[0]!,
+        ]);
+      } else expect(rc < 0 || x.out.count > 1).toBe(true);
+    }
+    for (const head of [16, 0xffff]) expect(x.eq.single(head)).toBe(false);
+  });
+});
+
+describe("what the board's driver must not do", () => {
+  test("avail index further ahead than the queue is long", () => {
+    for (const jump of [17, 1000, 0x8000]) {
+      const x = rig();
+      st16(x.r.availPtr + 2, jump);
+      expect(x.eq.available()).toBe(R_AVAIL_JUMP);
+      expect([x.eq.a, x.eq.b]).toEqual([jump, 16]);
+    }
+  });
+
+  test("an avail index that goes back", () => {
+    const x = rig();
+    for (let i = 0; i < 4; i++) x.desc(i, BASE, 64, 0);
+    x.offer(0, 1, 2);
+    x.eq.look();
+    x.eq.consume(3);
+    for (let i = 0; i < 3; i++) x.eq.pushUsed(i, 0);
+    st16(x.r.availPtr + 2, 2);
+    expect(x.eq.look()).toBe(R_AVAIL_JUMP);
+  });
+
+  /** descriptor 0 of these, head 0 offered */
+  const bad: [string, number, [addr: number, len: number, flags: number, next: number], number][] = [
+    ["link outside the table", 0, [BASE, 8, DESC_F_NEXT, 99], R_DESC_INDEX],
+    ["loop", 0, [BASE, 8, DESC_F_NEXT, 0], R_DESC_LOOP],
+    ["writable in a transmit queue", 0, [BASE, 8, DESC_F_WRITE, 0], R_DESC_DIRECTION],
+    ["readable in a receive queue", DESC_F_WRITE, [BASE, 8, 0, 0], R_DESC_DIRECTION],
+    ["length 0", 0, [BASE, 0, 0, 0], R_DESC_LENGTH],
+    ["2 GiB", 0, [BASE, -2147483648, 0, 0], R_DESC_LENGTH],
+    ["below its memory", 0, [BASE - 8, 8, 0, 0], R_LOCAL_ADDRESS],
+    ["across the end of its memory", 0, [BASE + BYTES - 4, 8, 0, 0], R_LOCAL_ADDRESS],
+    ["far away", 0, [2 ** 52, 8, 0, 0], R_LOCAL_ADDRESS],
+    ["indirect table outside its memory", 0, [BASE + BYTES - 8, 16, DESC_F_INDIRECT, 0], R_LOCAL_ADDRESS],
+    ["indirect table at an odd place", 0, [BASE + 2, 16, DESC_F_INDIRECT, 0], R_LOCAL_ADDRESS],
+    ["indirect table of 24 bytes", 0, [BASE, 24, DESC_F_INDIRECT, 0], R_INDIRECT],
+  ];
+  for (const [name, write, row, code] of bad) {
+    test(name, () => {
+      const x = rig(write);
+      x.desc(0, ...row);
+      x.offer(0);
+      expect(x.eq.available()).toBe(1);
+      expect(x.eq.segments(0, x.out)).toBe(code);
+      expect(x.eq.single(0)).toBe(false);
+    });
+  }
+
+  test("head outside the table", () => {
+    for (const head of [16, 17, 0xffff]) {
+      const x = rig();
+      x.offer(head);
+      expect([x.eq.peek(0), x.eq.segments(head, x.out), x.eq.single(head)]).toEqual([head, R_DESC_INDEX, false]);
+    }
+  });
+});
+
+describe("giving back", () => {
+  test("elements, then the index; the flag is read behind the index", () => {
+    const x = rig();
+    x.eq.pushUsed(9, 77);
+    expect(ld16(x.r.usedPtr + 2)).toBe(0);
+    expect(x.eq.publish()).toBe(true);
+    expect([ld16(x.r.usedPtr + 2), x.r.usedElem[0], x.r.usedElem[1]]).toEqual([1, 9, 77]);
+    expect(x.eq.publish()).toBe(false);
+    st16(x.r.availPtr, 1);
+    x.eq.pushUsed(3, 0);
+    expect(x.eq.publish()).toBe(false);
+    expect(ld16(x.r.usedPtr + 2)).toBe(2);
+  });
+
+  test("suppressNotify writes the flag and nothing else", () => {
+    const x = rig();
+    x.eq.suppressNotify(true);
+    expect(x.r.publish()).toBe(false);
+    expect(ld16(x.r.usedPtr)).toBe(1);
+    x.eq.suppressNotify(false);
+    expect([ld16(x.r.usedPtr), ld16(x.r.usedPtr + 2)]).toEqual([0, 0]);
+  });
+
+  for (const size of [2, 16, 256]) {
+    test(`200 000 chains through a ring of ${size}, with the driver that reaps them`, () => {
+      const x = rig(0, size);
+      let sent = 0;
+      let taken = 0;
+      let back = 0;
+      while (back < 200_000) {
+        while (
+          sent < 200_000 &&
+          x.r.addOne((BASE + (sent & 0xff) * 64) | 0, Math.floor(BASE / 2 ** 32), 1 + (sent & 63), false) !== RING_NONE
+        )
+          sent++;
+        x.r.publish();
+        const n = x.eq.look();
+        if (n < 0) throw new Error(`code ${n}`);
+        for (let k = 0; k < n; k++) {
+          const head = x.eq.peek(0);
+          if (!x.eq.single(head) || x.eq.len !== 1 + (taken & 63)) throw new Error(`chain ${taken}: ${x.eq.len}`);
+          x.eq.consume(1);
+          x.eq.pushUsed(head, 0);
+          taken++;
+        }
+        x.eq.publish();
+        while (x.r.take() >= 0) back++;
+        if (x.r.broken !== 0) throw new Error(`ring broken ${x.r.broken}`);
+      }
+      expect([taken, ld16(x.r.usedPtr + 2)]).toEqual([200_000, 200_000 & 0xffff]);
+    });
+  }
+});
