@@ -87,6 +87,8 @@ export class ModernFunction implements HostFunction {
   /** status byte of the frozen life, without NEEDS_RESET */
   private frozen = 0;
   private tainted = false;
+  /** nothing was taken from the registers since clean() */
+  private untouched = false;
   private generation = 0;
   private isrCountdown = 0;
   private resetQueue = -1;
@@ -137,6 +139,7 @@ export class ModernFunction implements HostFunction {
     this.lastStatus = status;
     if ((status & STATUS_FAILED) !== 0) return FN_NONE;
     if ((status & STATUS_FEATURES_OK) !== 0) {
+      this.untouched = false;
       const steady = this.words.sample();
       if ((status & STATUS_DRIVER_OK) !== 0) return this.freeze(status, steady);
     } else if ((status & STATUS_DRIVER_OK) !== 0) {
@@ -175,12 +178,16 @@ export class ModernFunction implements HostFunction {
     // queue words are written only behind FEATURES_OK: if it is there now, the zeroing may have hit a fast driver's
     this.tainted = (ld8(c + COMMON_STATUS) & STATUS_FEATURES_OK) !== 0;
     if (this.tainted) this.stats.missed++;
+    this.untouched = !this.tainted;
   }
 
   /** A driver has begun (again): device_feature_select was written, or the status went down. */
   private newLife(): void {
     const c = this.common;
     st32(c + COMMON_DFSELECT, SELECT_PARKED);
+    // The usual case: the reset was seen and dealt with, and no life went by unseen since. To clean again is not only
+    // needless: it is cold code, takes 30 us or more, and a host writes FEATURES_OK about as soon after its first select.
+    if (this.untouched && this.words.areZero()) return;
     if ((ld8(c + COMMON_STATUS) & STATUS_FEATURES_OK) === 0) {
       this.clean();
       return;

@@ -109,6 +109,12 @@ export class QueueWords {
     this.last.fill(0);
   }
 
+  /** No driver has written a queue's address since they were zeroed. */
+  areZero(): boolean {
+    for (let i = 0; i < QUEUE_WORDS; i++) if (ld32(this.common + COMMON_Q_DESCLO + 4 * i) !== 0) return false;
+    return true;
+  }
+
   /** No driver is at work on the queues: start from nothing. */
   reset(): void {
     this.forget();
