@@ -1,0 +1,158 @@
+/** Frames of the host for the board beyond what random chains reach. */
+import { describe, expect, test } from "bun:test";
+import {
+  R_BUFFER_SMALL,
+  R_DESC_DIRECTION,
+  R_DMA_ABORT,
+  R_FRAME_SHORT,
+  R_LOCAL_ADDRESS,
+} from "../../src/engine/codes.ts";
+import { frame, RingRig, withBuffers } from "../support/ring-rig.ts";
+
+const finish = (rig: RingRig): void => {
+  expect(rig.violations).toEqual([]);
+  rig.close();
+};
+const ones = (n: number): number[] => Array.from({ length: n }, () => 1);
+
+describe("frames that cannot be", () => {
+  for (const [name, bytes, cut] of [
+    ["shorter than the header", 5, undefined],
+    ["the header alone", 12, [12]],
+    ["one byte less than an Ethernet header", 25, undefined],
+    ["in pieces of one byte", 25, ones(25)],
+  ] as const) {
+    test(`${name}: the pair stops with both numbers`, () => {
+      const rig = new RingRig({ hostQueue: 64 });
+      rig.board.post([300]);
+      rig.host.send(new Uint8Array(bytes), cut === undefined ? [bytes] : [...cut]);
+      expect(rig.fault()).toEqual({ code: R_FRAME_SHORT, culprit: "hq.tx", a: bytes, b: 26 });
+      expect(rig.usedIdx(rig.board.rx)).toBe(0);
+      finish(rig);
+    });
+  }
+
+  test("a buffer where the host has no memory: the read aborts, the channel recovers in the next life", () => {
+    const rig = new RingRig();
+    rig.board.post([300]);
+    const c = rig.host.send(frame(12, 100), [112], true);
+    rig.host.tx.desc[c.head * 4 + 1] = 0x7f;
+    rig.host.tx.publish();
+    expect(rig.fault()).toMatchObject({ code: R_DMA_ABORT, culprit: "dma.read" });
+    expect(rig.dp.detach()).toBe(0);
+    rig.host.rx.reset();
+    rig.host.tx.reset();
+    rig.attach();
+    const f = frame(12, 100, 4);
+    rig.host.send(f);
+    rig.settle();
+    expect([rig.usedIdx(rig.host.tx), rig.usedIdx(rig.board.rx)]).toEqual([1, 1]);
+    finish(rig);
+  });
+
+  test("a device-writable descriptor in the transmit queue, also as the last of many", () => {
+    for (const k of [0, 2]) {
+      const rig = new RingRig();
+      rig.board.post([300]);
+      const c = rig.host.send(frame(12, 100), [12, 50, 50], true);
+      let d = c.head;
+      for (let i = 0; i < k; i++) d = rig.host.tx.desc[d * 4 + 3]! >>> 16;
+      rig.host.tx.desc[d * 4 + 3] = rig.host.tx.desc[d * 4 + 3]! | 2;
+      rig.host.tx.publish();
+      expect(rig.fault()).toMatchObject({ code: R_DESC_DIRECTION, culprit: "hq.tx", a: d });
+      rig.close();
+    }
+  });
+});
+
+describe("buffers of the board that cannot be", () => {
+  test("smaller than the header, outside its memory", () => {
+    const rig = new RingRig();
+    rig.board.post([11]);
+    rig.host.send(frame(12, 100));
+    expect(rig.fault()).toEqual({ code: R_BUFFER_SMALL, culprit: "eq.rx", a: 11, b: 12 });
+    rig.close();
+    const far = new RingRig();
+    const c = far.board.post([300], true);
+    far.board.rx.desc[c.head * 4 + 1] = 0x55;
+    far.board.rx.publish();
+    far.host.send(frame(12, 100));
+    expect(far.fault()).toMatchObject({ code: R_LOCAL_ADDRESS, culprit: "eq.rx" });
+    far.close();
+  });
+});
+
+describe("frames larger than what the board gives", () => {
+  test("no mergeable buffers: dropped and counted, the host's chain comes back in its place, the next frame goes", () => {
+    const rig = new RingRig({ boardMergeable: false });
+    const brx = rig.board.post([128]);
+    rig.board.post([128]);
+    const big = rig.host.send(frame(12, 700));
+    const small = rig.host.send(frame(12, 80, 9));
+    rig.settle();
+    expect([rig.dp.toBoard.dropped, rig.dp.toBoard.frames]).toEqual([1, 1]);
+    expect([rig.host.tx.take(), rig.host.tx.take()]).toEqual([big.head, small.head]);
+    expect(rig.board.gather(brx, 92)).toEqual(withBuffers(frame(12, 80, 9), 1));
+    finish(rig);
+  });
+
+  test("the whole ring of mergeable buffers is too little", () => {
+    const rig = new RingRig({ boardQueue: 4 });
+    for (let i = 0; i < 4; i++) rig.board.post([100]);
+    rig.host.send(frame(12, 700));
+    rig.host.send(frame(12, 50, 3));
+    rig.settle();
+    expect([rig.dp.toBoard.dropped, rig.usedIdx(rig.host.tx), rig.usedIdx(rig.board.rx)]).toEqual([1, 2, 1]);
+    finish(rig);
+  });
+
+  test("only drops: the host gets its chains back with an interrupt", () => {
+    const rig = new RingRig({ boardMergeable: false });
+    rig.board.post([100]);
+    rig.settle();
+    rig.messages.length = 0;
+    for (let i = 0; i < 5; i++) rig.host.send(frame(12, 500));
+    rig.settle();
+    expect([rig.dp.toBoard.dropped, rig.usedIdx(rig.host.tx), rig.messages.includes(2)]).toEqual([5, 5, true]);
+    finish(rig);
+  });
+
+  test("too few buffers for now: waits, starved is counted, then goes whole", () => {
+    const rig = new RingRig();
+    rig.board.post([128]);
+    rig.host.send(frame(12, 300, 2));
+    rig.settle();
+    expect([rig.usedIdx(rig.host.tx), rig.dp.toBoard.dropped]).toEqual([0, 0]);
+    expect(rig.dp.toBoard.starved).toBeGreaterThan(0);
+    rig.board.post([128]);
+    rig.board.post([128]);
+    rig.settle();
+    expect([rig.usedIdx(rig.host.tx), rig.usedIdx(rig.board.rx)]).toEqual([1, 3]);
+    finish(rig);
+  });
+
+  test("more pieces than are handled together: dropped, what is behind goes on", () => {
+    const rig = new RingRig({ hostQueue: 1024, boardQueue: 1024 });
+    rig.board.post(Array.from({ length: 300 }, () => 2));
+    rig.host.send(frame(12, 500), [...ones(299), 213]);
+    rig.turns(500);
+    expect(rig.dp.toBoard.dropped).toBe(1);
+    rig.host.send(frame(12, 100), [112]);
+    rig.turns(100);
+    expect([rig.usedIdx(rig.host.tx), rig.usedIdx(rig.board.rx)]).toEqual([2, 1]);
+    finish(rig);
+  });
+
+  test("the receive ring of the board is empty: frames of the host wait, none is lost", () => {
+    const rig = new RingRig();
+    for (let i = 0; i < 5; i++) rig.host.send(frame(12, 100, i));
+    rig.settle();
+    expect(rig.usedIdx(rig.host.tx)).toBe(0);
+    const chains = Array.from({ length: 5 }, () => rig.board.post([300]));
+    rig.settle();
+    chains.forEach((c, i) => {
+      expect(rig.board.gather(c, 112)).toEqual(withBuffers(frame(12, 100, i), 1));
+    });
+    finish(rig);
+  });
+});

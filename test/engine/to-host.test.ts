@@ -1,0 +1,244 @@
+/** Frames for the host beyond what random chains reach: frames and buffers that do not fit, and the limits of a burst. */
+import { describe, expect, test } from "bun:test";
+import {
+  R_BUFFER_SMALL,
+  R_CHAIN_TOO_LONG,
+  R_DESC_DIRECTION,
+  R_FRAME_SHORT,
+  R_LOCAL_ADDRESS,
+} from "../../src/engine/codes.ts";
+import { MAX_SEGMENTS } from "../../src/engine/segments.ts";
+import { frame, RingRig, type RingRigOptions, withBuffers } from "../support/ring-rig.ts";
+
+const finish = (rig: RingRig): void => {
+  expect(rig.violations).toEqual([]);
+  rig.close();
+};
+const ones = (n: number): number[] => Array.from({ length: n }, () => 1);
+
+describe("frames that cannot be", () => {
+  for (const [name, bytes, cut] of [
+    ["shorter than the header", 5, undefined],
+    ["the header alone", 12, [12]],
+    ["one byte less than an Ethernet header", 25, undefined],
+    ["in pieces of one byte", 25, ones(25)],
+  ] as const) {
+    test(`${name}: the pair stops with both numbers`, () => {
+      for (const patch of [false, true]) {
+        const rig = new RingRig({ boardQueue: 64, patch });
+        rig.host.post([300]);
+        rig.board.send(new Uint8Array(bytes), cut === undefined ? [bytes] : [...cut]);
+        expect(rig.fault()).toEqual({ code: R_FRAME_SHORT, culprit: "eq.tx", a: bytes, b: 26 });
+        // nothing of it reached the host
+        expect(rig.usedIdx(rig.host.rx)).toBe(0);
+        finish(rig);
+      }
+    });
+  }
+
+  test("an address outside the board's memory, a writable descriptor", () => {
+    const rig = new RingRig();
+    rig.host.post([300]);
+    const c = rig.board.send(frame(12, 100), [112], true);
+    rig.board.tx.desc[c.head * 4 + 1] = 0x55;
+    rig.board.tx.publish();
+    expect(rig.fault()).toMatchObject({ code: R_LOCAL_ADDRESS, culprit: "eq.tx", b: 0x55 });
+    rig.close();
+    const two = new RingRig();
+    two.host.post([300]);
+    const d = two.board.send(frame(12, 100), [112], true);
+    two.board.tx.desc[d.head * 4 + 3] = 2;
+    two.board.tx.publish();
+    expect(two.fault()).toMatchObject({ code: R_DESC_DIRECTION, culprit: "eq.tx", a: d.head, b: 2 });
+    two.close();
+  });
+
+  test("frames in front of a bad one are delivered", () => {
+    const rig = new RingRig();
+    const rx = [rig.host.post([300]), rig.host.post([300]), rig.host.post([300])];
+    rig.turns(20);
+    for (let i = 0; i < 2; i++) rig.board.send(frame(12, 100, i), [112], true);
+    rig.board.send(new Uint8Array(20), [20], true);
+    rig.board.tx.publish();
+    expect(rig.fault().code).toBe(R_FRAME_SHORT);
+    // what was begun is on the channel; it lands when the loop lets it
+    for (let i = 0; i < 20; i++) {
+      rig.model.turn();
+      rig.dp.drain();
+    }
+    expect(rig.usedIdx(rig.host.rx)).toBe(2);
+    for (let i = 0; i < 2; i++) expect(rig.host.gather(rx[i]!, 112)).toEqual(withBuffers(frame(12, 100, i), 1));
+    finish(rig);
+  });
+});
+
+describe("buffers of the host that cannot be", () => {
+  test("smaller than the header: the pair stops, mergeable or not", () => {
+    for (const mergeable of [true, false]) {
+      for (const lens of [[11], [1], [5, 6]]) {
+        const rig = new RingRig({ mergeable });
+        rig.host.post(lens);
+        rig.host.post([500]);
+        rig.board.send(frame(12, 100));
+        expect(rig.fault()).toEqual({
+          code: R_BUFFER_SMALL,
+          culprit: "hq.rx",
+          a: lens.reduce((n, x) => n + x, 0),
+          b: 12,
+        });
+        finish(rig);
+      }
+    }
+  });
+
+  test("a device-readable descriptor in the receive queue", () => {
+    const rig = new RingRig();
+    const c = rig.host.post([300], true);
+    rig.host.rx.desc[c.head * 4 + 3] = 0;
+    rig.host.rx.publish();
+    rig.board.send(frame(12, 100));
+    expect(rig.fault()).toMatchObject({ code: R_DESC_DIRECTION, culprit: "hq.rx", a: c.head });
+    rig.close();
+  });
+
+  test("a later buffer of a frame is bad: nothing of the frame was put", () => {
+    const rig = new RingRig();
+    rig.host.post([100]);
+    const c = rig.host.post([300], true);
+    rig.host.rx.desc[c.head * 4 + 2] = 0;
+    rig.host.rx.publish();
+    rig.board.send(frame(12, 200));
+    expect(rig.fault().culprit).toBe("hq.rx");
+    for (let i = 0; i < 20; i++) rig.model.turn();
+    expect(rig.trace.filter((t) => t.write && t.what === "buffer")).toEqual([]);
+    finish(rig);
+  });
+});
+
+describe("frames larger than what the host gives", () => {
+  const kinds: [string, Partial<RingRigOptions>][] = [
+    ["no mergeable buffers", { mergeable: false }],
+    ["the whole ring of mergeable buffers is too little", { hostQueue: 4 }],
+  ];
+  for (const [name, o] of kinds) {
+    test(`${name}: dropped, counted, given back; the next frame goes`, () => {
+      const rig = new RingRig(o);
+      const posts = Array.from({ length: 4 }, () => rig.host.post([128]));
+      const big = rig.board.send(frame(12, 700));
+      const small = rig.board.send(frame(12, 80, 9));
+      rig.settle();
+      expect(rig.dp.toHost.dropped).toBe(1);
+      expect([rig.board.tx.take(), rig.board.tx.take()]).toEqual([big.head, small.head]);
+      expect(rig.usedIdx(rig.host.rx)).toBe(1);
+      expect(rig.host.gather(posts[0]!, 92)).toEqual(withBuffers(frame(12, 80, 9), 1));
+      expect(rig.dp.toHost.frames).toBe(1);
+      finish(rig);
+    });
+  }
+
+  test("too few mergeable buffers for now: the frame waits and is counted as starved, then goes whole", () => {
+    const rig = new RingRig();
+    rig.host.post([128]);
+    rig.board.send(frame(12, 300, 2));
+    rig.settle();
+    expect([rig.usedIdx(rig.host.rx), rig.dp.toHost.dropped]).toEqual([0, 0]);
+    expect(rig.dp.toHost.starved).toBeGreaterThan(0);
+    rig.host.post([128]);
+    rig.host.post([128]);
+    rig.settle();
+    expect(rig.usedIdx(rig.host.rx)).toBe(3);
+    finish(rig);
+  });
+
+  test("only drops in a burst: nothing is written to the host, the chains come back", () => {
+    const rig = new RingRig({ mergeable: false });
+    rig.host.post([128]);
+    rig.settle();
+    rig.trace.length = 0;
+    for (let i = 0; i < 10; i++) rig.board.send(frame(12, 500), [512], true);
+    rig.board.tx.publish();
+    rig.settle();
+    expect([rig.dp.toHost.dropped, rig.usedIdx(rig.board.tx)]).toEqual([10, 10]);
+    expect(rig.trace.filter((t) => t.write)).toEqual([]);
+    finish(rig);
+  });
+
+  test("more pieces than are handled together: dropped and counted, what is behind goes on", () => {
+    // 300 pieces on either side
+    const rig = new RingRig({ hostQueue: 1024, boardQueue: 1024 });
+    rig.host.post(Array.from({ length: 300 }, () => 2));
+    rig.board.send(frame(12, 500), [...ones(299), 213]);
+    rig.turns(400);
+    expect(rig.dp.toHost.dropped).toBe(1);
+    const ok = rig.board.send(frame(12, 100), [112]);
+    rig.turns(100);
+    expect([rig.board.tx.take() >= 0, rig.board.tx.take()]).toEqual([true, ok.head]);
+    expect(rig.usedIdx(rig.host.rx)).toBe(1);
+    finish(rig);
+  });
+
+  test("one receive buffer of more pieces than any frame may have stops the pair", () => {
+    const rig = new RingRig({ hostQueue: 1024 });
+    const c = rig.host.post(ones(MAX_SEGMENTS + 1));
+    rig.board.send(frame(12, 600));
+    expect(rig.fault()).toMatchObject({ code: R_CHAIN_TOO_LONG, culprit: "hq.rx", a: c.head, b: MAX_SEGMENTS });
+    rig.close();
+  });
+});
+
+describe("bursts", () => {
+  test("no more frames than the limit in one, no more bytes in flight than the limit", () => {
+    const rig = new RingRig({ hostQueue: 64, boardQueue: 64, limits: { burst: 4, inflightBytes: 1 << 20 } });
+    for (let i = 0; i < 20; i++) rig.host.post([200]);
+    rig.turns(30);
+    for (let i = 0; i < 20; i++) rig.board.send(frame(12, 100), [112], true);
+    rig.board.tx.publish();
+    rig.settle();
+    expect([rig.dp.toHost.frames, rig.dp.toHost.bursts]).toEqual([20, 5]);
+    finish(rig);
+
+    const few = new RingRig({ hostQueue: 64, boardQueue: 64, limits: { burst: 64, inflightBytes: 300 } });
+    for (let i = 0; i < 20; i++) few.host.post([200]);
+    few.turns(30);
+    for (let i = 0; i < 20; i++) few.board.send(frame(12, 100), [112], true);
+    few.board.tx.publish();
+    // the model's DMA stands still: what is begun is what may be in flight
+    few.dp.turn();
+    few.dp.turn();
+    few.dp.turn();
+    expect(few.dp.toHost.frames).toBe(3);
+    few.settle();
+    expect(few.dp.toHost.frames).toBe(20);
+    finish(few);
+  });
+
+  test("a channel with little room: frames wait, none is lost, order is kept", () => {
+    const rig = new RingRig({ hostQueue: 1024, boardQueue: 1024 });
+    for (let i = 0; i < 900; i++) rig.host.post([40]);
+    rig.turns(200);
+    // about 17 elements each: many more than the channel has
+    const want: Uint8Array[] = [];
+    for (let i = 0; i < 180; i++) {
+      const f = frame(12, 180, i);
+      want.push(withBuffers(f, 5));
+      rig.board.send(f, [12, 60, 60, 60], true);
+    }
+    rig.board.tx.publish();
+    for (let i = 0; i < 30; i++) rig.dp.turn();
+    expect(rig.dp.toHost.frames).toBeLessThanOrEqual(180);
+    rig.settle();
+    expect(rig.usedIdx(rig.host.rx)).toBe(900);
+    const got: number[][] = [];
+    for (let i = 0; i < 900; i++) {
+      const { id, len } = rig.used(rig.host.rx, i);
+      const w = id * 4;
+      const at = (rig.host.rx.desc[w]! >>> 0) + (rig.host.rx.desc[w + 1]! >>> 0) * 2 ** 32;
+      if (i % 5 === 0) got.push([]);
+      got.at(-1)!.push(...rig.host.bytes(at, len));
+    }
+    got.forEach((g, i) => {
+      if (Buffer.compare(Uint8Array.from(g), want[i]!) !== 0) throw new Error(`frame ${i}`);
+    });
+    finish(rig);
+  });
+});
