@@ -1,30 +1,38 @@
 /** `epnic bench`: measure, report and compare. */
 import { writeFileSync } from "node:fs";
-import { type ArgsDef, defineCommand } from "citty";
+import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { Fault } from "../hw/fault.ts";
 import { commonArgs, integer } from "./_args.ts";
 import type { About } from "./_help.ts";
+import { liveArgs } from "./_live_args.ts";
 import type { Out } from "./_out.ts";
 
 /** The sizes of --all, as in the published tables of this field (without FCS), and a TSO frame. */
 export const ALL_SIZES = [60, 128, 256, 512, 1024, 1514, 4096, 9014, 16384, 32768, 65000] as const;
-const MODES = ["cpu"] as const;
+const MODES = ["cpu", "live"] as const;
 type Mode = (typeof MODES)[number];
+const DEFAULT_SIZES = "60,1514,65000";
 
 const args = {
   mode: {
     type: "positional",
     required: false,
-    valueHint: "cpu",
-    description: "what to measure: cpu, the engine's CPU time; with --compare the first report",
+    valueHint: "cpu|live",
+    description:
+      "what to measure: cpu, the engine's CPU time; live, an attached device; with --compare the first report",
   },
-  other: { type: "positional", required: false, valueHint: "REPORT", description: "with --compare: the second report" },
+  other: {
+    type: "positional",
+    required: false,
+    valueHint: "DEVICE|REPORT",
+    description: "live: the controller, as for run; with --compare: the second report",
+  },
   sizes: {
     type: "string",
     alias: "s",
     valueHint: "LIST",
-    default: "60,1514,65000",
-    description: "frame sizes in bytes, separated by commas",
+    default: DEFAULT_SIZES,
+    description: "frame sizes in bytes, separated by commas; live without it: the least and the greatest",
   },
   all: { type: "boolean", alias: "a", description: "all sizes from 60 to 65000" },
   frames: {
@@ -58,6 +66,7 @@ const args = {
   cpu: { type: "string", valueHint: "N", description: "pin to this CPU" },
   output: { type: "string", alias: "o", valueHint: "FILE", description: "write the JSON report to FILE as well" },
   html: { type: "string", valueHint: "FILE", description: "write a page with charts to FILE" },
+  ...liveArgs,
   compare: { type: "boolean", description: "compare two JSON reports instead" },
   ...commonArgs,
 } as const satisfies ArgsDef;
@@ -65,14 +74,19 @@ const args = {
 export const about: About = {
   name: "bench",
   summary: "measure, report and compare",
-  synopsis: "[FLAGS] cpu | --compare REPORT REPORT",
+  synopsis: "[FLAGS] cpu | live DEVICE | --compare REPORT REPORT",
   description: [
     "cpu: time of the engine's data path a frame, one direction at a time and both, between two drivers in memory. The DMA is a stand-in outside of the clock and moves no payload, so this is what a board's CPU spends.",
     "Prints the median, the least and the greatest of several measurements; mpps is what one CPU could do at that cost. turn p50 and p99.9 are the lengths of one turn of the service loop in ns.",
+    "live: the whole card on an attached device, with a station in this process where the board's interface would be. Three cases a size: round_trip, one ICMP echo at a time; to_host, frames that the host throws away; both, a window of echoes that the host's kernel answers. Every measurement ends by the clock, and a device that a run holds is refused.",
   ],
   examples: [
     ["epnic bench cpu", "three sizes in a few seconds"],
     ["epnic bench cpu -a --html bench.html -o bench.json", "all sizes, with charts and a report to keep"],
+    [
+      "epnic bench live model --host-netns host",
+      "the card with a simulated host, whose kernel answers in that namespace",
+    ],
     ["epnic bench --compare old.json bench.json", "what became slower"],
   ],
   args,
@@ -87,6 +101,8 @@ async function compare(paths: readonly (string | undefined)[], out: Out): Promis
   if (a === undefined || b === undefined) {
     throw new Fault("E_USAGE", `--compare needs two reports, ${a === undefined ? "none" : "one"} is given`);
   }
+  const { isLive, compareLive } = await import("./_bench_live.ts");
+  if (isLive(a) && isLive(b)) return compareLive(a, b, out);
   const { readReport, compareReports, comparisonTable } = await import("./_report.ts");
   const rows = compareReports(readReport(a), readReport(b));
   if (rows.length === 0) throw new Fault("E_CONFIG", `${a} and ${b} have no row of the same case and size`);
@@ -95,21 +111,46 @@ async function compare(paths: readonly (string | undefined)[], out: Out): Promis
   return 0;
 }
 
+/** Every frame size and case on an attached device. */
+async function live(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
+  if (given.html !== undefined) throw new Fault("E_USAGE", "--html is for the other measurements", "use --output");
+  if (given.other === undefined)
+    throw new Fault("E_USAGE", "no device is named", "'epnic probe' lists them; 'model' needs no board");
+  const common = {
+    sizes: given.all
+      ? ALL_SIZES.filter((s) => s <= Number(given.mtu ?? 1500) + 14)
+      : given.sizes === DEFAULT_SIZES
+        ? null
+        : list("sizes", given.sizes, 60, 65535),
+    runs: integer("runs", given.runs, 1, 1000),
+    cpu: given.cpu === undefined ? null : integer("cpu", given.cpu, 0, 1023),
+  };
+  const { benchLive } = await import("./_bench_live.ts");
+  return benchLive(given.other, given, common, out, (report) => {
+    if (given.output !== undefined) writeFileSync(given.output, `${JSON.stringify(report, null, 2)}\n`);
+  });
+}
+
 export default defineCommand({
   meta: { name: "bench", description: about.summary },
   args,
   async run({ args, data }) {
     const out = data as Out;
     if (args.compare) return compare([args.mode, args.other], out);
-    if (args.other !== undefined) throw new Fault("E_USAGE", `unexpected argument '${args.other}'`);
     const mode = MODES.find((m) => m === args.mode) as Mode | undefined;
     if (mode === undefined) {
       const { nearest } = await import("./_nearest.ts");
       const guess = args.mode && nearest(args.mode, MODES);
-      if (args.mode === undefined) throw new Fault("E_USAGE", "nothing to measure is named", "cpu");
-      throw new Fault("E_USAGE", `unknown measurement '${args.mode}'`, guess ? `did you mean '${guess}'?` : "cpu");
+      if (args.mode === undefined) throw new Fault("E_USAGE", "nothing to measure is named", MODES.join(" or "));
+      throw new Fault(
+        "E_USAGE",
+        `unknown measurement '${args.mode}'`,
+        guess ? `did you mean '${guess}'?` : MODES.join(" or "),
+      );
     }
-    if (args.all && args.sizes !== "60,1514,65000") throw new Fault("E_USAGE", "--all and --sizes are both given");
+    if (mode === "live") return live(args, out);
+    if (args.other !== undefined) throw new Fault("E_USAGE", `unexpected argument '${args.other}'`);
+    if (args.all && args.sizes !== DEFAULT_SIZES) throw new Fault("E_USAGE", "--all and --sizes are both given");
     const options = {
       sizes: args.all ? [...ALL_SIZES] : list("sizes", args.sizes, 60, 65535),
       batches: list("batch", args.batch, 1, 256),

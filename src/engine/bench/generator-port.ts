@@ -27,8 +27,10 @@ export const SEND_ECHO = 2;
 
 const TWO32 = 4294967296;
 const BURST = 64;
-/** an echo that is out this long is lost, ns */
+/** echoes are lost when none came back for this long while we were at work, ns */
 const LOST_NS = 250_000_000;
+/** a turn counts as this much of it at most: time in which this process was not running is nobody's loss */
+const MOST_STEP_NS = 2_000_000;
 const MOST_SAMPLES = 1 << 20;
 const VLAN_BYTES = 4;
 
@@ -87,7 +89,8 @@ export class GeneratorPort implements NetPort {
   #out = 0;
   /** when echo n was sent, 0 when it is not under way */
   readonly #sentAt = new Float64Array(65536);
-  #progressAt = 0;
+  #lastTurn = 0;
+  #still = 0;
   #asking = false;
 
   /** @throws Fault E_MISSING when DMA memory is short */
@@ -179,7 +182,8 @@ export class GeneratorPort implements NetPort {
     this.#window = window;
     this.#out = 0;
     this.#sentAt.fill(0);
-    this.#progressAt = Bun.nanoseconds();
+    this.#lastTurn = Bun.nanoseconds();
+    this.#still = 0;
     u8.fill(0, at, at + this.#hdrLen);
     if (what === SEND_FILLER) this.station.filler(u8, at + this.#hdrLen, bytes);
     else if (what === SEND_ECHO) this.station.echoAsk(u8, at + this.#hdrLen, bytes);
@@ -255,10 +259,13 @@ export class GeneratorPort implements NetPort {
       this.#put(b, this.#bytes);
     }
     this.#out += n;
-    if (n > 0) this.#progressAt = now;
-    else if (this.#out > 0 && now - this.#progressAt > LOST_NS) {
+    const step = now - this.#lastTurn;
+    this.#lastTurn = now;
+    this.#still = n > 0 || this.#out === 0 ? 0 : this.#still + (step < MOST_STEP_NS ? step : MOST_STEP_NS);
+    if (this.#still > LOST_NS) {
       this.lost += this.#out;
       this.#out = 0;
+      this.#still = 0;
       this.#sentAt.fill(0);
     }
     return n;
@@ -290,7 +297,7 @@ export class GeneratorPort implements NetPort {
     if (sent === 0 || this.#sending !== SEND_ECHO) return;
     this.#sentAt[this.station.seq] = 0;
     this.#out--;
-    this.#progressAt = now;
+    this.#still = 0;
     this.echoes++;
     if (this.samples < MOST_SAMPLES) this.rttNs[this.samples++] = now - sent;
     const { ptr } = this.#pool;

@@ -20,9 +20,12 @@ import { parseIp, Station } from "./station.ts";
 /** addresses of RFC 2544's benchmark network, used when none are given */
 export const STATION_IP = "198.18.0.1";
 export const PEER_IP = "198.18.0.2";
+const HOST_MAC = "02:65:70:be:0c:02";
 const STATION_MAC = new Uint8Array([0x02, 0x65, 0x70, 0xbe, 0x0c, 0x01]);
 
-export interface LiveOptions extends AssemblyOptions {
+export interface LiveOptions extends Omit<AssemblyOptions, "mac"> {
+  /** the host's MAC; null: one of our own */
+  mac: string | null;
   device: string;
   sysfsRoot: string;
   modelCore: string;
@@ -142,7 +145,7 @@ class LiveBench {
     }
     try {
       this.#port = new GeneratorPort({ memory: this.#ctrl.memory, station, mtu: o.mtu, queueSize: o.queueSize });
-      this.#parts = assemble(this.#ctrl, this.#port, log, o);
+      this.#parts = assemble(this.#ctrl, this.#port, log, { ...o, mac: o.mac ?? HOST_MAC });
     } catch (e) {
       this.#closeDevice();
       throw e;
