@@ -10,7 +10,9 @@ import { Intx, MsixTable } from "../hw/irq.ts";
 import type { NetPort } from "../hw/net-port.ts";
 import { type Channels, DataPath } from "./datapath.ts";
 import { EdmaFetcher, type Fetcher, WindowFetcher } from "./fetch.ts";
+import { macBytes } from "./function/config.ts";
 import { createFunction, type HostFunction } from "./function/function.ts";
+import { HeaderCheck } from "./header-check.ts";
 import { Interrupts } from "./interrupts.ts";
 import type { EngineLog } from "./log.ts";
 import { Service } from "./service.ts";
@@ -85,6 +87,7 @@ export function assemble(ctrl: Controller, port: NetPort, log: EngineLog, o: Ass
       ? new Interrupts(ctrl.memory, table, intx, INTX_MODEL_TURNS)
       : new Interrupts(ctrl.memory, table, intx, 2, INTX_HOLD_NS);
     const dp = new DataPath(ctrl, port, channels, fetcher, irq, o.queueSize, LIMITS);
+    dp.header = new HeaderCheck(ctrl.memory, macBytes(o.mac));
     const service = new Service(ctrl, fn, port, dp, log, { mtu: o.mtu, idleTurns: IDLE_TURNS });
     return { edma, channels, fetcher, fn, irq, dp, service };
   } catch (e) {

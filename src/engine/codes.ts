@@ -25,6 +25,10 @@ export const R_FRAME_SHORT = -18;
 export const R_LOCAL_ADDRESS = -19;
 /** a receive buffer too small for its header: a = bytes, b = minimum */
 export const R_BUFFER_SMALL = -20;
+/** the host's frames make sense with another header length: a = the length believed, b = the length found */
+export const R_HEADER_LENGTH = -21;
+/** flags and avail index read as ones in every bit: nobody answers at that address. a = flags, b = index */
+export const R_ALL_ONES = -22;
 /** the DMA channel halted: a = error status, b = channel (write 0.., read 8..) */
 export const R_DMA_ABORT = -30;
 /** the DMA channel does not come to rest: a = channel, b = outstanding elements */
@@ -57,6 +61,10 @@ export function describe(code: number, queue: string, a: number, b: number): str
       return `${queue}: buffer address ${hex(b)}_${(a >>> 0).toString(16).padStart(8, "0")} is outside the memory of the board's driver`;
     case R_BUFFER_SMALL:
       return `${queue}: a receive buffer of ${a} bytes is smaller than the header (${b})`;
+    case R_ALL_ONES:
+      return `${queue}: the available ring reads as ones in every bit (flags ${hex(a)}, index ${hex(b)}): the host does not let us read its memory`;
+    case R_HEADER_LENGTH:
+      return `${queue}: a net header of ${a} bytes was expected, the host's frames have one of ${b}`;
     case R_DMA_ABORT:
       return `${queue}: DMA ${b < 8 ? `write channel ${b}` : `read channel ${b - 8}`} halted, error status ${hex(a)}`;
     case R_DMA_STUCK:

@@ -9,6 +9,7 @@ import { DESC_F_WRITE, NO_VECTOR, USED_F_NO_NOTIFY } from "../hw/virtio.layout.t
 import { BoardRing } from "./board-ring.ts";
 import { OK, R_DMA_ABORT, R_DMA_STUCK } from "./codes.ts";
 import type { Fetcher } from "./fetch.ts";
+import { HEADER_WAIT, type HeaderCheck } from "./header-check.ts";
 import { HostRing, type RingAddresses } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { Segments } from "./segments.ts";
@@ -47,6 +48,8 @@ export class DataPath {
   readonly hqTx: HostRing;
   readonly eqRx: BoardRing;
   readonly eqTx: BoardRing;
+  /** looks at the first frames of the host, see header-check.ts */
+  header: HeaderCheck | null = null;
   /** what the last negative code is about */
   culprit = "";
   a = 0;
@@ -62,6 +65,7 @@ export class DataPath {
   private readonly fetcher: Fetcher;
   private rxVector = 0xffff;
   private txVector = 0xffff;
+  private hdrLen = 0;
   /** vector of a configuration change that found no room on the channel */
   private configDue = NO_VECTOR;
   private generation = -1;
@@ -115,6 +119,8 @@ export class DataPath {
     this.txVector = o.txVector;
     this.toHost.attach(o.hdrLen, o.mergeable, this.port.txHeaderWritable, o.rxVector, o.boardHdrLen);
     this.toBoard.attach(o.hdrLen, o.boardMergeable, o.txVector, o.boardHdrLen);
+    this.hdrLen = o.hdrLen;
+    this.header?.attach(o.hdrLen);
     this.irq.attach(o.msix);
     if (fresh === 3 || this.port.generation !== this.generation) this.attachBoard();
     // 2.7.10.2: the loop polls, so the host need not spend a posted write on every notification. With EVENT_IDX the
@@ -178,6 +184,11 @@ export class DataPath {
     rc = this.toHost.begin();
     if (rc < 0) return this.fault(rc, this.toHost.culprit, this.toHost.a, this.toHost.b);
     work += rc;
+    if (this.header !== null) {
+      rc = this.header.turn(this.hqTx, this.ch.read);
+      if (rc < 0) return this.fault(rc, "hq.tx", this.hdrLen, this.header.found);
+      if (rc === HEADER_WAIT) return work;
+    }
     rc = this.toBoard.begin();
     if (rc < 0) return this.fault(rc, this.toBoard.culprit, this.toBoard.a, this.toBoard.b);
     return work + rc;
@@ -216,6 +227,7 @@ export class DataPath {
     const { read, fetch } = this.ch;
     if (read.putCount !== read.doneCount) {
       if (read.recover() < 0) return this.stuck(read);
+      this.header?.lost();
       if (fetch === read) {
         this.hqRx.refetch();
         this.hqTx.refetch();

@@ -10,7 +10,15 @@ import type { DmaMemory, DmaRegion } from "../hw/dma-memory.ts";
 import { ld16 } from "../hw/mem.ts";
 import { availBytes, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
 import { INDIRECT, walk, walkIndirect } from "./chain.ts";
-import { OK, R_AVAIL_JUMP, R_DESC_INDEX, R_DESC_LOOP, R_INDIRECT, R_INDIRECT_NOT_NEGOTIATED } from "./codes.ts";
+import {
+  OK,
+  R_ALL_ONES,
+  R_AVAIL_JUMP,
+  R_DESC_INDEX,
+  R_DESC_LOOP,
+  R_INDIRECT,
+  R_INDIRECT_NOT_NEGOTIATED,
+} from "./codes.ts";
 import type { Fetcher } from "./fetch.ts";
 import { CONFIRM_DUE, HostUsed, type RingAddresses } from "./host-used.ts";
 import type { Segments } from "./segments.ts";
@@ -198,6 +206,8 @@ export class HostRing extends HostUsed {
     this.flags = this.looks[k << 2]!;
     this.event = this.looks[(k << 2) + 2]!;
     this.lookEnds(this.lookSerials[k]!);
+    // What blocked or absent memory reads as; a driver uses bit 0 of the flags only (2.7.6).
+    if (this.flags === 0xffff && idx === 0xffff) return this.bad(R_ALL_ONES, this.flags, idx);
     const fresh = (idx - this.hostIdx) & 0xffff;
     if (fresh === 0) {
       this.emptyFetches++;

@@ -7,7 +7,7 @@ import type { Controller } from "../hw/controller.ts";
 import { capReadRequest, command, linkUp } from "../hw/dbi.ts";
 import type { NetPort } from "../hw/net-port.ts";
 import { COMMAND_MASTER } from "../hw/pci.layout.ts";
-import { describe, R_DMA_ABORT } from "./codes.ts";
+import { describe, R_ALL_ONES, R_DMA_ABORT, R_HEADER_LENGTH } from "./codes.ts";
 import type { DataPath } from "./datapath.ts";
 import { FN_DOWN, FN_NONE, FN_REFUSED, FN_UP, type HostFunction } from "./function/function.ts";
 import { featureText, lifeOptions, portFeatures, queueText } from "./life.ts";
@@ -68,6 +68,8 @@ export class Service {
   /** config space could not be written: not again before this time, ns */
   private notBefore = 0;
   private queueResets = 0;
+  /** the header length was corrected in this life */
+  private corrected = false;
   /** between a ring's reset by the host and its new start: the board's side goes on, no DMA is begun */
   private paused = false;
   private lastSlice = 0;
@@ -153,7 +155,8 @@ export class Service {
 
   /** Deal with what slice() returned. */
   attend(why: number): void {
-    if (why === SLICE_FAULT) this.fault();
+    if (why === SLICE_FAULT && this.code === R_HEADER_LENGTH) this.correctHeader();
+    else if (why === SLICE_FAULT) this.fault();
     else if (why === SLICE_HOST) this.changed();
     else if (why === SLICE_EVENT) {
       if (this.event === FN_UP) this.up();
@@ -191,6 +194,7 @@ export class Service {
     port.start(portFeatures(fn, this.options.mtu));
     dp.attach(lifeOptions(fn, port));
     this.live = true;
+    this.corrected = false;
     this.link = "live";
     this.diagnosis = "";
     this.framesAtUp = dp.toHost.frames + dp.toBoard.frames;
@@ -274,6 +278,27 @@ export class Service {
     this.live = true;
   }
 
+  /** The host's header is longer or shorter than was inferred: begin again behind what is done, with the right one. */
+  private correctHeader(): void {
+    const { dp, fn, port } = this;
+    const text = describe(R_HEADER_LENGTH, "hq.tx", dp.a, dp.b);
+    const found = dp.b;
+    if (this.corrected || !this.pause()) {
+      this.faults++;
+      this.halt(text);
+      return;
+    }
+    this.corrected = true;
+    this.log.warn(`${text}; going on with that`);
+    port.stop();
+    fn.setHdrLen(found);
+    port.start(portFeatures(fn, this.options.mtu));
+    this.paused = false;
+    dp.attach(lifeOptions(fn, port), 0);
+    this.live = true;
+    port.setLink(true);
+  }
+
   private down(): void {
     const { fn } = this;
     if (this.live && fn.stats.queueResets !== this.queueResets) {
@@ -304,7 +329,9 @@ export class Service {
     const { dp } = this;
     this.faults++;
     let text = describe(this.code, dp.culprit, dp.a, dp.b);
-    if (this.code === R_DMA_ABORT && dp.toHost.frames + dp.toBoard.frames === this.framesAtUp) {
+    const first = dp.toHost.frames + dp.toBoard.frames === this.framesAtUp;
+    // An address that an IOMMU blocks reads as an abort, or as ones in every bit.
+    if (first && (this.code === R_DMA_ABORT || this.code === R_ALL_ONES)) {
       text +=
         "; not one frame was moved: an IOMMU of the host probably blocks this device because ACCESS_PLATFORM was not negotiated" +
         " (boot the host with iommu=pt or intel_iommu=off, or use the modern personality)";
