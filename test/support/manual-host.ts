@@ -198,8 +198,8 @@ export class ManualHost {
     return this.memory.u8.subarray(at, at + len);
   }
 
-  private ring(k: number, size: number, align: number, eventIdx: boolean): DriverRing {
-    const off = 65536 * (1 + 2 * k);
+  private ring(k: number, size: number, align: number, eventIdx: boolean, place = 0): DriverRing {
+    const off = 65536 * (1 + 2 * k) + place;
     this.ringAt[k] = this.memory.base + off;
     return new DriverRing({
       size,
@@ -238,23 +238,46 @@ export class ManualHost {
     if (s.vectors !== null) this.w(C(V.COMMON_MSIX), 2, s.vectors.config);
     this.rx = this.ring(0, s.size, 64, s.eventIdx);
     this.tx = this.ring(1, s.size, 64, s.eventIdx);
-    [this.rx, this.tx].forEach((r, k) => {
-      this.w(C(V.COMMON_Q_SELECT), 2, k);
-      this.w(C(V.COMMON_Q_SIZE), 2, s.size);
-      const put = (off: number, bus: number): void => {
-        this.w(C(off), 4, bus);
-        this.w(C(off) + 4, 4, Math.floor(bus / 2 ** 32));
-      };
-      put(V.COMMON_Q_DESCLO, r.descBus);
-      put(V.COMMON_Q_AVAILLO, r.availBus);
-      put(V.COMMON_Q_USEDLO, r.usedBus);
-      if (s.vectors !== null) this.w(C(V.COMMON_Q_MSIX), 2, k === 0 ? s.vectors.rx : s.vectors.tx);
-    });
+    this.setQueue(0, this.rx, s.vectors?.rx ?? null);
+    this.setQueue(1, this.tx, s.vectors?.tx ?? null);
     for (let k = 0; k < 2; k++) {
       this.w(C(V.COMMON_Q_SELECT), 2, k);
       this.w(C(V.COMMON_Q_ENABLE), 2, 1);
     }
     if (!s.hold) this.ok();
+  }
+
+  private setQueue(k: number, r: DriverRing, vector: number | null): void {
+    this.w(V.COMMON_Q_SELECT, 2, k);
+    this.w(V.COMMON_Q_SIZE, 2, r.size);
+    for (const [off, bus] of [
+      [V.COMMON_Q_DESCLO, r.descBus],
+      [V.COMMON_Q_AVAILLO, r.availBus],
+      [V.COMMON_Q_USEDLO, r.usedBus],
+    ] as const) {
+      this.w(off, 4, bus);
+      this.w(off + 4, 4, Math.floor(bus / 2 ** 32));
+    }
+    if (vector !== null) this.w(V.COMMON_Q_MSIX, 2, vector);
+  }
+
+  /** 2.6.1: reset queue `k` and wait for the device. @returns polls until it said so, -1 when it did not */
+  resetQueue(k: number): number {
+    this.w(V.COMMON_Q_SELECT, 2, k);
+    this.w(V.COMMON_Q_RESET, 2, 1);
+    for (let i = 0; i < 200; i++) if (this.r(V.COMMON_Q_RESET, 2) === 0) return i;
+    return -1;
+  }
+
+  /** Set queue `k` up again after resetQueue(), its ring elsewhere and of another size. */
+  enableQueue(k: 0 | 1, size: number, vector: number | null, eventIdx = false): void {
+    (k === 0 ? this.rx : this.tx)?.release();
+    const r = this.ring(k, size, 64, eventIdx, 32768);
+    if (k === 0) this.rx = r;
+    else this.tx = r;
+    this.setQueue(k, r, vector);
+    this.w(V.COMMON_Q_ENABLE, 2, 1);
+    this.turns(20);
   }
 
   ok(): void {
