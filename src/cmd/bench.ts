@@ -60,7 +60,7 @@ const args = {
     alias: "b",
     valueHint: "LIST",
     default: "32",
-    description: "frames handed over together, separated by commas",
+    description: "frames taken up in one turn at the most, separated by commas",
   },
   runs: { type: "string", alias: "r", valueHint: "N", default: "3", description: "measurements of each size" },
   cpu: { type: "string", valueHint: "N", description: "pin to this CPU" },
@@ -77,7 +77,7 @@ export const about: About = {
   synopsis: "[FLAGS] cpu | live DEVICE | --compare REPORT REPORT",
   description: [
     "cpu: time of the engine's data path a frame, one direction at a time and both, between two drivers in memory. The DMA is a stand-in outside of the clock and moves no payload, so this is what a board's CPU spends.",
-    "Prints the median, the least and the greatest of several measurements; mpps is what one CPU could do at that cost. turn p50 and p99.9 are the lengths of one turn of the service loop in ns.",
+    "Prints the median, the least and the greatest of several measurements; mpps is what one CPU could do at that cost. block p50 and p99.9 are ns for a block of 32 frames a direction (8 of large ones).",
     "live: the whole card on an attached device, with a station in this process where the board's interface would be. Three cases a size: round_trip, one ICMP echo at a time; to_host, frames that the host throws away; both, a window of echoes that the host's kernel answers. Every measurement ends by the clock, and a device that a run holds is refused.",
   ],
   examples: [

@@ -19,7 +19,7 @@ export interface BenchResult {
   case: Direction;
   shape: Shape;
   frame_bytes: number;
-  /** frames each sender hands over between two turns, and how many a turn took up */
+  /** frames the engine takes up in a turn at the most, and mean of turns with work */
   batch: number;
   burst: number;
   frames: number;
@@ -27,9 +27,10 @@ export interface BenchResult {
   cpu_ns_per_frame: Spread;
   mpps: Spread;
   gbps: Spread;
-  turn_p50_ns: number;
-  turn_p999_ns: number;
-  turn_max_ns: number;
+  block_frames: number;
+  block_p50_ns: number;
+  block_p999_ns: number;
+  block_max_ns: number;
   elements_per_frame: number;
   heap_growth_bytes: number;
   cpu_share: number;
@@ -59,9 +60,10 @@ export function* measure(o: BenchOptions): Generator<BenchResult> {
           cpu_ns_per_frame: r.ns_per_frame,
           mpps: over(r.ns_per_frame, 1000),
           gbps: over(r.ns_per_frame, 8 * frameBytes),
-          turn_p50_ns: r.turn_ns.p50,
-          turn_p999_ns: r.turn_ns.p999,
-          turn_max_ns: r.turn_ns.max,
+          block_frames: r.block_frames,
+          block_p50_ns: r.block_ns.p50,
+          block_p999_ns: r.block_ns.p999,
+          block_max_ns: r.block_ns.max,
           elements_per_frame: r.elements_per_frame,
           heap_growth_bytes: r.bytes_allocated,
           cpu_share: Math.min(1, share),

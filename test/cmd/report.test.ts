@@ -29,9 +29,10 @@ const row = (name: string, bytes: number, ns: number, more: Partial<BenchRow> = 
   gbps: { min: (7.2 * bytes) / ns, median: (8 * bytes) / ns, max: (8.4 * bytes) / ns },
   shape: "single",
   burst: 31.5,
-  turn_p50_ns: null,
-  turn_p999_ns: null,
-  turn_max_ns: null,
+  block_frames: null,
+  block_p50_ns: null,
+  block_p999_ns: null,
+  block_max_ns: null,
   elements_per_frame: null,
   heap_growth_bytes: 0,
   cpu_share: 0.99,
@@ -54,7 +55,7 @@ const report = (rows: BenchRow[]): BenchReport => ({
 const SAMPLE = report([
   row("to_host", 60, 101.5),
   row("to_host", 1514, 103.25),
-  row("to_board", 60, 95, { turn_p50_ns: 1500, turn_p999_ns: 12345, elements_per_frame: 2.06 }),
+  row("to_board", 60, 95, { block_p50_ns: 1500, block_p999_ns: 12345, elements_per_frame: 2.06 }),
   row("to_board", 1514, 96),
 ]);
 

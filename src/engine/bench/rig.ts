@@ -56,8 +56,13 @@ export interface RigOptions {
   readonly shape: Shape;
   readonly direction: Direction;
   readonly frameBytes: number;
-  /** frames each sender hands over between two turns */
+  /** frames the engine takes up in one turn at the most */
   readonly batch: number;
+}
+
+/** Frames that each sender hands over at once: the engine works on them in turns of `batch`. */
+export function blockFrames(o: RigOptions): number {
+  return Math.max(o.batch, o.frameBytes <= 9018 ? 32 : 8);
 }
 
 /** One driver's pair of queues with its buffers. */
@@ -169,7 +174,7 @@ function frameSpan(shape: Shape, frameBytes: number): number {
 /** Descriptors of the largest ring that `o` needs to keep a few batches under way. */
 function ringSize(o: RigOptions): number {
   const rx = Math.ceil((HDR + o.frameBytes) / rxBuffer(o.shape, o.frameBytes));
-  const need = o.batch * 4 * Math.max(rx, txPieces(o.shape, o.frameBytes).length);
+  const need = blockFrames(o) * 4 * Math.max(rx, txPieces(o.shape, o.frameBytes).length);
   return need <= 256 ? 256 : 1024;
 }
 
@@ -178,11 +183,16 @@ export class CpuRig {
   readonly dma: StandIn;
   readonly host: Side;
   readonly board: Side;
+  /** frames of one block and direction, and turns in which the engine can take them up */
+  readonly block: number;
+  readonly turns: number;
   private readonly o: RigOptions;
   private readonly areas: [number, number][] = [];
 
   constructor(o: RigOptions) {
     this.o = o;
+    this.block = blockFrames(o);
+    this.turns = Math.ceil(this.block / o.batch);
     const ring = ringSize(o);
     const span = ring * (frameSpan(o.shape, o.frameBytes) + Math.ceil(rxBuffer(o.shape, o.frameBytes) / 64) * 64);
     const area = 2 * RING_SPAN + Math.ceil(span / 4096) * 4096;
@@ -226,8 +236,8 @@ export class CpuRig {
     const { write, read, fetch } = this.dma;
     const irq = new Interrupts(memory, null, null, 1);
     this.dp = new DataPath({ memory }, port, { write, read, fetch }, new EdmaFetcher(fetch), irq, ring, {
-      burst: 64,
-      inflightBytes: 512 * 1024,
+      burst: o.batch,
+      inflightBytes: Number.MAX_SAFE_INTEGER,
     });
     this.dp.attach({
       rx: addresses(this.host.rx),
@@ -251,24 +261,22 @@ export class CpuRig {
     return ptr;
   }
 
-  /** Everything between two turns: hardware, then both drivers. @returns frames received since the last call */
-  between(): number {
-    const o = this.o;
+  /** Everything between two blocks: hardware, then both drivers. */
+  between(): void {
+    const { o, block } = this;
     this.dma.step();
-    const before = this.host.received + this.board.received;
     this.host.reap();
     this.board.reap();
     if (o.direction !== "to_board") {
       this.host.refill();
-      this.board.send(o.batch);
+      this.board.send(block);
     }
     if (o.direction !== "to_host") {
       this.board.refill();
-      this.host.send(o.batch);
+      this.host.send(block);
     }
     // What these other agents stored is not the engine's to drain.
     fence();
-    return this.host.received + this.board.received - before;
   }
 
   /** frames that the engine has finished, both directions */

@@ -50,6 +50,11 @@ class Lane {
   private ccs = 1;
   running = false;
   elements = 0;
+  /** put count and slot of the position that LLP shows */
+  private shownCount = 0;
+  private shownSlot = 0;
+  private readonly slots: number;
+  private readonly busLo: number;
 
   constructor(regs: MappedMmio, isWrite: boolean, index: number, ll: DmaRegion) {
     this.isWrite = isWrite;
@@ -58,7 +63,21 @@ class Lane {
     const context = regs.ptr + contextOffset(isWrite, index);
     this.control = context + EDMA_CH.CH_CONTROL1;
     this.llp = context + EDMA_CH.CH_LLP_LO;
+    this.slots = Math.floor(ll.size / LL_BYTES) - 1;
+    this.busLo = ll.bus | 0;
     this.channel.start();
+  }
+
+  /** Show everything that was put as taken up; what it moves is moved by the next step(). */
+  show(): void {
+    const d = (this.channel.putCount - this.shownCount) | 0;
+    if (d === 0) return;
+    this.running = true;
+    this.shownCount = this.channel.putCount;
+    const slot = this.shownSlot + d;
+    this.shownSlot = slot < this.slots ? slot : slot - this.slots;
+    st32(this.llp, (this.busLo + this.shownSlot * LL_BYTES) | 0);
+    st32(this.control, (CS_RUNNING << CTL_CS_SHIFT) | CTL_CCS | CTL_LLE);
   }
 
   /** Take up everything whose cycle bit matches; stop when there is nothing new. */
@@ -92,6 +111,8 @@ class Lane {
     this.word = w;
     this.ccs = ccs;
     this.elements += done;
+    this.shownCount = this.channel.putCount;
+    this.shownSlot = w / LL_WORDS;
     const llp = this.ll.bus + (w / LL_WORDS) * LL_BYTES;
     st32(this.llp, llp | 0);
     if (done === 0) {
@@ -149,6 +170,12 @@ export class StandIn {
       this.lanes[2]!.running = true;
     }
     for (let i = 0; i < 3; i++) this.lanes[i]!.step(this.rings, this.boardPtr, this.boardBus);
+  }
+
+  /** Between the turns of one block: payload channels move on, ring fetches take until step(), as on a real link. */
+  show(): void {
+    this.lanes[0]!.show();
+    this.lanes[1]!.show();
   }
 
   /** elements taken up so far, all channels */
