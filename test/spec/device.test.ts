@@ -157,6 +157,19 @@ describe("2.2.2 feature bits", () => {
     });
   }
 
+  test("2.2.2 5.1.3.1 ECN without a TSO of its direction, and RSC_EXT's shadow without HOST_TSO, are refused", () => {
+    const csum = (1 << V.F_CSUM) | (1 << V.F_GUEST_CSUM);
+    for (const personality of ["modern", "legacy"] as const) {
+      expect(() => checkWord(csum | (1 << V.F_HOST_ECN), personality)).toThrow(/without bit 11 or 12/);
+      expect(() => checkWord(csum | (1 << V.F_HOST_ECN) | (1 << V.F_HOST_TSO6), personality)).not.toThrow();
+    }
+    expect(() => checkWord(csum | (1 << V.F_GUEST_ECN), "legacy")).toThrow(/without bit 7 or 8/);
+    expect(() => checkWord(csum | (1 << V.F_GUEST_ECN) | (1 << V.F_GUEST_TSO4), "legacy")).not.toThrow();
+    // bit 29 is EVENT_IDX alone where there are no features above 31
+    expect(() => checkWord(csum | (1 << V.F_EVENT_IDX), "modern")).toThrow(/without bit 11 or 12/);
+    expect(() => checkWord(csum | (1 << V.F_EVENT_IDX), "legacy")).not.toThrow();
+  });
+
   test("2.2.2 5.1.3.1 bits that need a control queue are refused in the configuration", () => {
     for (const bit of [V.F_CTRL_VQ, 18, 19, 21, V.F_MQ, 23]) {
       const word = `0x${((1 << bit) | 0x21).toString(16)}`;

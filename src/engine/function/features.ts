@@ -79,6 +79,14 @@ const NEEDS: readonly (readonly [number, number])[] = [
   [14, F_CSUM],
 ];
 
+/** a feature bit and two of which it needs at least one (5.1.3.1: ECN needs a TSO of its direction, RSC_EXT a HOST_TSO) */
+const NEEDS_ONE: readonly (readonly [number, number, number])[] = [
+  [9, F_GUEST_TSO4, F_GUEST_TSO6],
+  [13, F_HOST_TSO4, F_HOST_TSO6],
+];
+/** bit 29 of a modern word stands for RSC_EXT (61) besides EVENT_IDX */
+const NEEDS_ONE_MODERN: readonly [number, number, number] = [F_EVENT_IDX, F_HOST_TSO4, F_HOST_TSO6];
+
 /**
  * The feature word to offer.
  * @param spec "default", "safe", "wide", or a number in hex of up to 64 bits. For the modern function both halves of the
@@ -112,6 +120,14 @@ export function checkWord(word: number, personality: "modern" | "legacy"): void 
   for (const [bit, needs] of NEEDS) {
     if (((word >>> bit) & 1) === 1 && ((word >>> needs) & 1) === 0)
       throw new Fault("E_CONFIG", `${at} has bit ${bit} without bit ${needs}`, `set bit ${needs} or clear bit ${bit}`);
+  }
+  for (const [bit, one, other] of personality === "modern" ? [...NEEDS_ONE, NEEDS_ONE_MODERN] : NEEDS_ONE) {
+    if (((word >>> bit) & 1) === 1 && (((word >>> one) | (word >>> other)) & 1) === 0)
+      throw new Fault(
+        "E_CONFIG",
+        `${at} has bit ${bit} without bit ${one} or ${other}`,
+        `set one of them or clear bit ${bit}`,
+      );
   }
 }
 
