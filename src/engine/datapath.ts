@@ -319,6 +319,12 @@ export class DataPath {
     return rc;
   }
 
+  /** The link was reset while nothing was served. @throws Fault as the first set-up */
+  hostGone(): void {
+    this.fetcher.reset();
+    this.irq.program();
+  }
+
   /**
    * Begin a configuration change notification while no life is served (2.1.2: DEVICE_NEEDS_RESET); the channels are at
    * rest. The caller then runs settle() once a turn for as long as the host has not reset the function.

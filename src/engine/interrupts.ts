@@ -74,6 +74,11 @@ export class Interrupts {
     this.heldCount = 0;
   }
 
+  /** The link was reset, and the iATU perhaps with it. After detach(). @throws Fault as the first set-up */
+  program(): void {
+    this.intx?.program();
+  }
+
   /**
    * Interrupt for `vector` (ignored with INTx) behind everything on `ch`; needs room for one element, the caller commits.
    * @returns 1 when an element was put, else 0

@@ -237,6 +237,7 @@ export class Service {
     this.link = "waiting";
     this.diagnosis = "";
     try {
+      dp.hostGone();
       fn.hostGone();
     } catch (e) {
       this.notBefore = this.lastSlice + RETRY_NS;

@@ -172,6 +172,9 @@ export class MessageWindow {
  */
 export class Intx {
   private readonly ctrl: Controller;
+  private readonly iatu: Iatu;
+  private readonly assertRegion: number;
+  private readonly deassertRegion: number;
   private readonly assertOff: number;
   private readonly deassertOff: number;
   private want = false;
@@ -180,10 +183,20 @@ export class Intx {
   /** @param windowOff offset in ctrl.window of two alignment units, for the two message regions */
   constructor(ctrl: Controller, iatu: Iatu, assertRegion: number, deassertRegion: number, windowOff: number) {
     this.ctrl = ctrl;
+    this.iatu = iatu;
+    this.assertRegion = assertRegion;
+    this.deassertRegion = deassertRegion;
     this.assertOff = windowOff;
     this.deassertOff = windowOff + ctrl.core.windowAlign;
-    iatu.outboundMsg(assertRegion, ctrl.windowBus + this.assertOff, MSG_ASSERT_INTA);
-    iatu.outboundMsg(deassertRegion, ctrl.windowBus + this.deassertOff, MSG_DEASSERT_INTA);
+    this.program();
+  }
+
+  /** Aim both regions; again after a reset that took the iATU with it. The host has forgotten the level then. */
+  program(): void {
+    const { ctrl, iatu } = this;
+    this.forget();
+    iatu.outboundMsg(this.assertRegion, ctrl.windowBus + this.assertOff, MSG_ASSERT_INTA);
+    iatu.outboundMsg(this.deassertRegion, ctrl.windowBus + this.deassertOff, MSG_DEASSERT_INTA);
   }
 
   /** @returns IRQ_READY when the host has been told, IRQ_OFF when it must not or cannot be told now */

@@ -100,6 +100,7 @@ describe("a host that goes without a word", () => {
         rig.up();
         rig.exchange(20);
         rig.host.crash();
+        rig.host.intx(false);
         if (how === "link down and up") {
           rig.endpoint.setLink(false);
           rig.until("down", () => rig.engine.service.link === "waiting");
