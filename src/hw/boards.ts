@@ -13,6 +13,16 @@ export type Range = readonly [base: number, size: number];
 /** off: absent or used by the SoC; fixed: that many bytes; resizable: at least 1 MiB */
 export type BarRule = "free" | "off" | "resizable" | { readonly fixed: number };
 
+/** A range inside a BAR of a PCI function, for controllers whose registers are reached that way. */
+export interface BarRange {
+  readonly bar: number;
+  readonly offset: number;
+  readonly size: number;
+}
+
+/** Blocks by BAR; `busWindow` is the AXI address of addr_space. */
+export type BarRanges = Readonly<Partial<Record<RangeName, BarRange>>> & { readonly busWindow?: number };
+
 export interface Board {
   readonly name: string;
   readonly title: string;
@@ -218,6 +228,35 @@ export function boardByCompatible(compatible: readonly string[]): Board | null {
 export function boardByName(name: string): Board | null {
   return BOARDS.find((b) => b.name === name) ?? null;
 }
+
+/** Endpoint controllers that hang on the board's own PCI bus, by vendor:device. */
+export const PCI_CONTROLLERS: readonly { readonly id: string; readonly board: Board; readonly ranges: BarRanges }[] = [
+  {
+    // model/board-model.ts: the emulated board of the rig; the vendor is QEMU's for devices that nobody sells
+    id: "1234:e9cc",
+    board: {
+      name: "emulated",
+      title: "emulated board (development)",
+      compatible: [],
+      controllers: {},
+      inboundWindows: 8,
+      outboundWindows: 8,
+      windowAlign: ALIGN_64K,
+      bars: FREE6,
+      dmaIrq: "",
+      linux: { msix: true, intx: true, msi: true },
+      notes: [],
+    },
+    ranges: {
+      dbi: { bar: 0, offset: 0, size: 0x1000 },
+      dbi2: { bar: 0, offset: 0x1000, size: 0x1000 },
+      dma: { bar: 0, offset: 0x2000, size: 0x1200 },
+      atu: { bar: 0, offset: 0x8000, size: 0x8000 },
+      addr_space: { bar: 2, offset: 0, size: MIB },
+      busWindow: 0x10_0000_0000,
+    },
+  },
+];
 
 /** PCI functions that carry eDMA registers but no endpoint of ours: the host's end of somebody's board. */
 export const REMOTE_DMA: readonly { readonly id: string; readonly title: string; readonly map: CoreInfo["dmaMap"] }[] =

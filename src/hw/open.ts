@@ -4,7 +4,7 @@
  * its own way in (model/open-model.ts).
  */
 import { join } from "node:path";
-import { type Board, boardByName, type RangeName } from "./boards.ts";
+import { type BarRanges, type Board, boardByName, type RangeName } from "./boards.ts";
 import type { Controller, CoreInfo } from "./controller.ts";
 import { CONFIG_LIMIT_MASK, DBI, DBI2_DEFAULT, TARGET_ABOVE_MASK } from "./dbi.regs.ts";
 import { findCapIn, linkOf } from "./dbi.ts";
@@ -20,13 +20,6 @@ import { CAP_ID_MSI, CAP_ID_MSIX } from "./pci.layout.ts";
 import { type Mapping, mapPhysical, mapResource } from "./resource.ts";
 import { findController, listControllers, obstacles, rangeOf, type SysfsController } from "./sysfs.ts";
 
-/** A range inside a BAR of a PCI function, for controllers whose registers are reached that way. */
-export interface BarRange {
-  readonly bar: number;
-  readonly offset: number;
-  readonly size: number;
-}
-
 export interface OpenSpec {
   /** sysfs name of a platform endpoint, or a PCI address together with `ranges` */
   readonly device: string;
@@ -39,7 +32,7 @@ export interface OpenSpec {
   /** memory to use instead of hugepages */
   readonly memory?: DmaMemory;
   /** where the blocks are inside a PCI function's BARs; `busWindow` is the AXI address of addr_space */
-  readonly ranges?: Readonly<Partial<Record<RangeName, BarRange>>> & { readonly busWindow?: number };
+  readonly ranges?: BarRanges;
 }
 
 const DEFAULT_MEMORY = 32 * 1024 * 1024;
@@ -146,11 +139,12 @@ type Mapper = (name: RangeName) => { mapping: Mapping; bus: number } | null;
 
 /** Ranges of a platform controller come from /dev/mem, those of a PCI function from its resource files. */
 function mapperFor(c: SysfsController, spec: OpenSpec, board: Board | null, root: string): Mapper {
+  const ranges = spec.ranges ?? c.barRanges;
   if (c.kind === "pci")
     return (name) => {
-      const r = spec.ranges?.[name];
+      const r = ranges?.[name];
       if (r === undefined) return null;
-      const bus = name === "addr_space" ? (spec.ranges?.busWindow ?? 0) : 0;
+      const bus = name === "addr_space" ? (ranges?.busWindow ?? 0) : 0;
       return { mapping: mapResource(c.path, r.bar, r.offset, r.size), bus };
     };
   return (name) => {

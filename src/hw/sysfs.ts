@@ -5,7 +5,15 @@
  */
 import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { type Board, boardByCompatible, type Range, type RangeName, REMOTE_DMA } from "./boards.ts";
+import {
+  type BarRanges,
+  type Board,
+  boardByCompatible,
+  PCI_CONTROLLERS,
+  type Range,
+  type RangeName,
+  REMOTE_DMA,
+} from "./boards.ts";
 import { EXT_CAP_FIRST, EXT_CAP_VSEC, SYNOPSYS_VENDOR, VSEC_DMA_ID } from "./dbi.regs.ts";
 
 export interface NamedRange {
@@ -39,6 +47,8 @@ export interface SysfsController {
   readonly pciId: string | null;
   /** true: this is the host's end of a DMA block (EDDA, MDB, VSEC 6), not an endpoint of this machine */
   readonly remote: boolean;
+  /** PCI only: where the blocks of an endpoint controller of this board are */
+  readonly barRanges: BarRanges | null;
 }
 
 const EP_NAME = /\.pcie[-_]ep$/;
@@ -147,6 +157,7 @@ function platform(root: string, name: string, epcs: readonly string[]): SysfsCon
     iommuGroup: linkName(join(path, "iommu_group")),
     pciId: null,
     remote: false,
+    barRanges: null,
   };
 }
 
@@ -177,10 +188,11 @@ export function hasDmaVsec(config: Buffer): boolean {
 function pciFunction(root: string, name: string): SysfsController | null {
   const path = join(root, "sys/bus/pci/devices", name);
   const id = `${text(join(path, "vendor"))?.slice(2) ?? ""}:${text(join(path, "device"))?.slice(2) ?? ""}`;
+  const ours = PCI_CONTROLLERS.find((p) => p.id === id) ?? null;
   const known = REMOTE_DMA.some((r) => r.id === id);
   const synopsys = id.startsWith(SYNOPSYS_VENDOR.toString(16));
-  const vsec = !known && synopsys && hasDmaVsec(bytes(join(path, "config")) ?? Buffer.alloc(0));
-  if (!known && !vsec) return null;
+  const vsec = !known && ours === null && synopsys && hasDmaVsec(bytes(join(path, "config")) ?? Buffer.alloc(0));
+  if (!known && !vsec && ours === null) return null;
   const ranges: NamedRange[] = [];
   (text(join(path, "resource")) ?? "").split("\n").forEach((line, n) => {
     const [start, end] = line.split(/\s+/).map(Number);
@@ -193,7 +205,7 @@ function pciFunction(root: string, name: string): SysfsController | null {
     kind: "pci",
     path,
     compatible: [],
-    board: null,
+    board: ours?.board ?? null,
     ranges,
     driver: linkName(join(path, "driver")),
     irqs: irq && irq !== "0" ? [`irq: ${irq}`] : [],
@@ -202,7 +214,8 @@ function pciFunction(root: string, name: string): SysfsController | null {
     functions: [],
     iommuGroup: linkName(join(path, "iommu_group")),
     pciId: id,
-    remote: true,
+    remote: ours === null,
+    barRanges: ours?.ranges ?? null,
   };
 }
 
@@ -245,6 +258,11 @@ export function obstacles(c: SysfsController): Obstacle[] {
       what: `${c.name} (${c.pciId}) is the host's end of a board's DMA engine, not an endpoint of this machine`,
       fix: "run epnic on the board that is plugged in there",
     });
+    return out;
+  }
+  if (c.kind === "pci") {
+    if (c.driver === null)
+      out.push({ kind: "driver", what: `no kernel driver has enabled ${c.name}`, fix: `epnic bind ${c.name}` });
     return out;
   }
   if (c.driver === null)

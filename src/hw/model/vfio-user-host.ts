@@ -69,6 +69,13 @@ export interface VfioUserOptions extends FunctionShape {
   strict?: boolean;
   /** the function is a virtio device: keep an account of what its driver writes (default true) */
   virtio?: boolean;
+  /** where the guest's memory appears; an own space by default */
+  space?: AddressSpace;
+  /**
+   * Where the engine is another process: milliseconds a BAR access is held while the guest's driver negotiates, 0 never;
+   * accesses of a driver at DRIVER_OK are not held. Without it they are held for turns of the engine.
+   */
+  holdMs?: number;
   log?: (level: "info" | "warn" | "error", text: string) => void;
 }
 
@@ -103,6 +110,9 @@ export class VfioUserHost implements HostSide {
   #quiet = 0;
   /** turn at which the access in #socket.header/body may end; 0: none is held */
   #holdUntil = 0;
+  /** the same as a time, with holdMs */
+  #holdUntilMs = 0;
+  readonly #holdMs: number | undefined;
   #versioned = false;
   #straySeen = 0;
 
@@ -117,7 +127,8 @@ export class VfioUserHost implements HostSide {
         "warn",
         "strict mode does not cover the guest's memory: without trapped accesses nobody knows its rings",
       );
-    this.memory = new AddressSpace("host", { strict: strict && this.mode === "held" });
+    this.memory = options.space ?? new AddressSpace("host", { strict: strict && this.mode === "held" });
+    this.#holdMs = options.holdMs;
     this.guest = new GuestMemory(this.memory);
     this.irq = new VfioUserIrq((off, value) => this.#function?.tableWrite(off, value));
     this.msi = new VfioUserMsi((off, size) => this.#bus?.cfgRead(off, size) ?? 0);
@@ -185,7 +196,7 @@ export class VfioUserHost implements HostSide {
     }
     this.#auditor?.turn();
     if (this.#holdUntil !== 0) {
-      if (this.#turns < this.#holdUntil) return;
+      if (this.#turns < this.#holdUntil || (this.#holdUntilMs !== 0 && performance.now() < this.#holdUntilMs)) return;
       this.#holdUntil = 0;
       if (!this.#finishAccess(fn)) return;
     }
@@ -335,6 +346,7 @@ export class VfioUserHost implements HostSide {
         EINVAL,
         `${write ? "write" : "read"} of ${count} bytes at 0x${offset.toString(16)} of region ${region}`,
       );
+    const before = this.#truth?.driverOk ?? true;
     if (write) {
       this.writes++;
       fn.write(region, offset, count, body, RW_DATA);
@@ -344,7 +356,13 @@ export class VfioUserHost implements HostSide {
     }
     // a write of config space can change what registers mean (MSI-X enable), a read of it cannot
     if (region === REGION_CONFIG && !write) return this.#finishAccess(fn);
-    this.#holdUntil = this.#turns + HOLD_TURNS;
+    const ms = this.#holdMs;
+    if (ms === undefined) this.#holdUntil = this.#turns + HOLD_TURNS;
+    else {
+      if (ms === 0 || (before && (this.#truth?.driverOk ?? true))) return this.#finishAccess(fn);
+      this.#holdUntil = this.#turns;
+      this.#holdUntilMs = performance.now() + ms;
+    }
     return false;
   }
 

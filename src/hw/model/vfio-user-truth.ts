@@ -65,6 +65,10 @@ export class HostTruth {
     this.#source = source;
   }
 
+  get driverOk(): boolean {
+    return (this.#status & STATUS_DRIVER_OK) !== 0;
+  }
+
   /** The function was reset from outside, or the guest is gone. */
   reset(): void {
     this.#clear();
