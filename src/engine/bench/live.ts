@@ -2,7 +2,7 @@
  * `bench live`: the real engine on an attached device (the model with a TAP or a virtual machine behind it, or a
  * board), with a station of our own where the board's netdev would be. Three cases a frame size: a lone echo (round
  * trip), frames that the host throws away (to the host), a window of echoes that a stock kernel answers (both ways).
- * Every measurement has an end by the clock. Method and limits: docs/bench.md.
+ * Every measurement has an end by the clock. Method and limits: docs/bench-live.md.
  */
 import type { Controller } from "../../hw/controller.ts";
 import { Fault } from "../../hw/fault.ts";
