@@ -10,10 +10,14 @@ import { Fault } from "../fault.ts";
 import { REGION_READ, REGION_WRITE } from "./address-space.ts";
 import { EndpointModel } from "./endpoint.ts";
 import { BuiltInHost } from "./host.ts";
+import { HostMemory } from "./host-memory.ts";
 import type { HostOptions } from "./host-options.ts";
 import type { ModelOptions } from "./model-options.ts";
 import { GRANT_READ, GRANT_WRITE } from "./shadow.ts";
+import { type LinkTiming, preset } from "./timing.ts";
 import { VfioUserHost } from "./vfio-user-host.ts";
+
+export { type Direction, type LinkTiming, PRESETS, payloadLimit } from "./timing.ts";
 
 /** Cores by name: what the databook options of real controllers amount to (dw-hardware.md 10 to 13). */
 export const MODEL_CORES = {
@@ -126,4 +130,51 @@ export function bareController(core: string): Controller {
     );
   }
   return new EndpointModel({ ...MODEL_CORES[core as keyof typeof MODEL_CORES], boardMemory: 65536 }).controller();
+}
+
+/** A timed link with a host that is nothing but memory and a place for MSI-X messages: what `bench link` measures on. */
+export interface LinkModel {
+  readonly controller: Controller;
+  readonly endpoint: EndpointModel;
+  readonly host: HostMemory;
+  readonly timing: LinkTiming;
+  /** message interrupts that arrived, and when the last one did (ns of the model's clock) */
+  readonly messages: { count: number; at: number };
+  close(): void;
+}
+
+/** Bus master on, MSI-X enabled. `turnNs`: simulated time of one turn of the service loop. @throws Fault E_USAGE for an unknown preset */
+export function openLink(
+  named: string,
+  seed: number,
+  turnNs: number,
+  boardMemory: number,
+  hostMemory: number,
+): LinkModel {
+  const timing = preset(named);
+  const endpoint = new EndpointModel({ seed, timing, turnNs, boardMemory, readChannels: 2, writeChannels: 1 });
+  const host = new HostMemory({ bytes: hostMemory, base: 0x1_0000_0000, strict: false });
+  const messages = { count: 0, at: 0 };
+  endpoint.attach({
+    memory: host.space,
+    message: () => {
+      messages.count++;
+      messages.at = endpoint.clock.now;
+      return true;
+    },
+    intx: () => {},
+  });
+  // memory decoding and bus master on, as after the host's probe
+  endpoint.cfgWrite(4, 2, 6);
+  return {
+    controller: endpoint.controller(),
+    endpoint,
+    host,
+    timing,
+    messages,
+    close: () => {
+      host.close();
+      endpoint.close();
+    },
+  };
 }
