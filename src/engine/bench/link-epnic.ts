@@ -1,0 +1,71 @@
+/** The design of this project under `bench link`: the real DataPath, with every optimisation or without one of them. */
+import { findCap } from "../../hw/dbi.ts";
+import { Edma } from "../../hw/edma.ts";
+import { Iatu } from "../../hw/iatu.ts";
+import { MsixTable } from "../../hw/irq.ts";
+import { fill, st32 } from "../../hw/mem.ts";
+import { CAP_ID_MSIX, MSIX_CTL_ENABLE, MSIX_ENTRY_DATA } from "../../hw/pci.layout.ts";
+import { DataPath } from "../datapath.ts";
+import { EdmaFetcher, WindowFetcher } from "../fetch.ts";
+import { Interrupts } from "../interrupts.ts";
+import { TUNING, type Tuning } from "../tuning.ts";
+import { LinkRig, type LinkRigOptions } from "./link-rig.ts";
+import { addresses, HDR } from "./side.ts";
+
+const ELEMENTS = 2000;
+/** the range of message interrupts of an x86 host */
+const MESSAGE_ADDRESS = 0xfee0_0000;
+
+export interface Variant {
+  readonly tuning: Partial<Tuning>;
+  /** frames of one burst */
+  readonly burst: number;
+  /** the host's rings are read by the CPU through the window */
+  readonly window: boolean;
+}
+
+export const FULL: Variant = { tuning: {}, burst: 64, window: false };
+
+export class EpnicRig extends LinkRig {
+  readonly dp: DataPath;
+
+  constructor(o: LinkRigOptions, variant: Variant = FULL) {
+    super(o);
+    const { controller: ctrl, endpoint } = this.model;
+    const edma = new Edma(ctrl);
+    const write = edma.open(true, 0, ELEMENTS);
+    const read = edma.open(false, 0, ELEMENTS);
+    const fetch = edma.open(false, 1, ELEMENTS);
+    endpoint.cfgWrite(findCap(ctrl, CAP_ID_MSIX) + 2, 2, MSIX_CTL_ENABLE);
+    const table = ctrl.memory.alloc("msix", 4096, 4096);
+    fill(table.ptr, 0, 4096);
+    st32(table.ptr, MESSAGE_ADDRESS);
+    st32(table.ptr + MSIX_ENTRY_DATA, 0x41);
+    const irq = new Interrupts(ctrl.memory, new MsixTable(ctrl, table.ptr, table.ptr + 2048, 1), null, 1);
+    const fetcher = variant.window
+      ? new WindowFetcher(ctrl, new Iatu(ctrl), 0, 4, ctrl.core.windowAlign)
+      : new EdmaFetcher(fetch);
+    const limits = { burst: variant.burst, inflightBytes: 512 * 1024 };
+    const tuning = { ...TUNING, ...variant.tuning };
+    this.dp = new DataPath(ctrl, this.port, { write, read, fetch }, fetcher, irq, o.ring, limits, tuning);
+    this.dp.attach({
+      rx: addresses(this.host.rx),
+      tx: addresses(this.host.tx),
+      rxVector: 0,
+      txVector: 0,
+      hdrLen: HDR,
+      mergeable: true,
+      eventIdx: false,
+      indirect: false,
+      boardMergeable: true,
+      msix: true,
+    });
+  }
+
+  protected step(): void {
+    this.model.endpoint.turn();
+    const rc = this.dp.turn();
+    if (rc < 0) throw new Error(`bench: code ${rc}, ${this.dp.culprit} a=${this.dp.a} b=${this.dp.b}`);
+    if (rc > 0) this.spend(rc * this.o.frameNs);
+  }
+}

@@ -1,0 +1,138 @@
+/**
+ * `bench link`: two drivers and the model with time, and what is common to all designs: the loop that keeps the senders
+ * busy, and the lone frame. A design is what moves frames in step(). Host CPU time is not modelled: drivers cost
+ * nothing and react at the next turn of the loop.
+ */
+
+import { type Direction, type LinkModel, openLink } from "../../hw/model/open-model.ts";
+import type { LocalBuffers, NetPort } from "../../hw/net-port.ts";
+import { benchPort } from "./rig.ts";
+import { buffersSpan, RING_SPAN, type Shape, Side } from "./side.ts";
+
+export interface LinkRigOptions {
+  readonly preset: string;
+  readonly seed: number;
+  readonly direction: Direction;
+  readonly frameBytes: number;
+  /** descriptors of every ring */
+  readonly ring: number;
+  /** the board's header may be patched in place */
+  readonly patch: boolean;
+  /** simulated ns of the board's CPU: one turn of the loop, and what each frame adds */
+  readonly turnNs: number;
+  readonly frameNs: number;
+}
+
+/** Large frames as Linux's TSO makes them, the others in one piece. */
+export const shapeOf = (frameBytes: number): Shape => (frameBytes > 9100 ? "frags4k" : "single");
+
+export abstract class LinkRig {
+  readonly o: LinkRigOptions;
+  readonly model: LinkModel;
+  readonly host: Side;
+  readonly board: Side;
+  protected readonly port: NetPort;
+
+  constructor(o: LinkRigOptions) {
+    this.o = o;
+    const shape = shapeOf(o.frameBytes);
+    const area = 2 * RING_SPAN + buffersSpan(shape, o.frameBytes, o.ring);
+    const mib = (n: number): number => Math.ceil(n / 2 ** 20) * 2 ** 20;
+    this.model = openLink(o.preset, o.seed, o.turnNs, mib(area) + (8 << 20), Math.max(mib(area), 16 << 20));
+    const eq = this.model.controller.memory.alloc("eq.bench", area, 4096);
+    const { host } = this.model;
+    this.board = new Side(eq.ptr, eq.bus, eq.bus + 2 * RING_SPAN, o.ring, shape, o.frameBytes);
+    this.host = new Side(host.ptr, host.base, host.base + 2 * RING_SPAN, o.ring, shape, o.frameBytes);
+    const buffers: LocalBuffers = {
+      base: eq.bus,
+      busBase: eq.bus,
+      u8: eq.u8,
+      pageBusLo: null,
+      pageBusHi: null,
+      learn: () => -1,
+    };
+    this.port = benchPort(this.board, buffers, o.patch);
+  }
+
+  /** Let the design work once; simulated time goes on. */
+  protected abstract step(): void;
+
+  /** CPU loads across the link so far */
+  get cpuReads(): number {
+    return this.model.endpoint.stats.nonPostedReads;
+  }
+
+  get now(): number {
+    return this.model.endpoint.clock.now;
+  }
+
+  /** The board's CPU is busy for `ns`, everything else goes on. */
+  protected spend(ns: number): void {
+    const { endpoint } = this.model;
+    endpoint.timed?.runTo(endpoint.clock.now + ns);
+  }
+
+  private drivers(send: boolean): void {
+    const { host, board, o } = this;
+    host.reap();
+    board.reap();
+    if (o.direction !== "host_to_ep") {
+      host.refill();
+      if (send) board.send(o.ring);
+    }
+    if (o.direction !== "ep_to_host") {
+      board.refill();
+      if (send) host.send(o.ring);
+    }
+  }
+
+  /** Senders always have something to send, for `ns` of simulated time. */
+  saturate(ns: number): void {
+    const end = this.now + ns;
+    this.host.polls();
+    this.board.polls();
+    while (this.now < end) {
+      this.drivers(true);
+      this.step();
+    }
+  }
+
+  /** Let everything come to rest. */
+  drain(): void {
+    for (let i = 0; i < 400; i++) {
+      this.drivers(false);
+      this.step();
+    }
+  }
+
+  /**
+   * One frame on an idle link. @param idleNs pause before it
+   * @returns ns from its hand-over until the receiver has it: towards the host when its interrupt is there
+   */
+  lone(idleNs: number): number {
+    const { host, board, o, model } = this;
+    const toHost = o.direction !== "host_to_ep";
+    const until = this.now + idleNs;
+    while (this.now < until) {
+      this.drivers(false);
+      this.step();
+    }
+    host.rx.enableInterrupts();
+    const seen = model.messages.count;
+    const start = this.now;
+    (toHost ? board : host).send(1);
+    const limit = start + 10_000_000;
+    while (this.now < limit) {
+      if (toHost ? model.messages.count !== seen && host.rx.pending() : board.rx.pending()) break;
+      this.step();
+    }
+    if (this.now >= limit) throw new Error("bench: a lone frame did not arrive within 10 ms");
+    const end = toHost ? model.messages.at : this.now;
+    this.drivers(false);
+    return end - start;
+  }
+
+  close(): void {
+    this.model.close();
+  }
+}

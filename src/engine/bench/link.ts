@@ -1,0 +1,157 @@
+/**
+ * `bench link`: rates and latencies of several designs on the same model of a link, in simulated time. The same seed
+ * gives the same figures on every machine. Method and assumptions: docs/bench.md.
+ */
+import { type Direction, type LinkTiming, PRESETS, payloadLimit } from "../../hw/model/open-model.ts";
+import { EpnicRig, FULL, type Variant } from "./link-epnic.ts";
+import { type LinkRig, type LinkRigOptions, shapeOf } from "./link-rig.ts";
+import { WindowRig } from "./link-window.ts";
+
+export { type Direction, PRESETS };
+export const DESIGNS = ["epnic", "edma-per-frame", "memcpy-window"] as const;
+export type Design = (typeof DESIGNS)[number];
+
+/** What can be left out of epnic, each alone. */
+export const WITHOUT = {
+  batching: { ...FULL, burst: 1 },
+  "dma-fetch": { ...FULL, window: true },
+  prefetch: { ...FULL, tuning: { prefetch: false } },
+  "look-ahead": { ...FULL, tuning: { pollAhead: false } },
+  "several-looks": { ...FULL, tuning: { polls: 1 } },
+  guess: { ...FULL, tuning: { guess: false } },
+  "lazy-used": { ...FULL, tuning: { lazyTurns: 0 } },
+  "header-in-place": FULL,
+} as const satisfies Record<string, Variant>;
+export type Without = keyof typeof WITHOUT;
+
+export interface LinkBenchOptions {
+  readonly presets: readonly string[];
+  readonly designs: readonly Design[];
+  readonly sizes: readonly number[];
+  /** also epnic without each of its optimisations */
+  readonly ablation: boolean;
+  readonly seed: number;
+  /** simulated time of the board's CPU: a turn of the loop, a frame */
+  readonly turnNs: number;
+  readonly frameNs: number;
+}
+
+/** One line of the report; src/cmd has its schema. */
+export interface LinkRow {
+  preset: string;
+  design: Design;
+  /** what epnic had to do without, null: nothing */
+  without: Without | null;
+  direction: Direction;
+  frame_bytes: number;
+  frames: number;
+  gbps: number;
+  limit_gbps: number;
+  share_of_limit: number;
+  mframes_per_s: number;
+  /** one frame on an idle link; null for "both" */
+  latency_us: { p50: number; p99: number } | null;
+  /** the same in link round trips */
+  latency_round_trips: number | null;
+  cpu_reads_per_frame: number;
+  elements_per_frame: number;
+}
+
+const DIRECTIONS: readonly Direction[] = ["ep_to_host", "host_to_ep", "both"];
+/** simulated time before and while it is counted */
+const WARM_NS = 300_000;
+const COUNT_NS = 1_000_000;
+const LONE_FRAMES = 200;
+
+function openRig(design: Design, without: Without | null, o: LinkRigOptions): LinkRig {
+  if (design === "epnic") return new EpnicRig(o, without === null ? FULL : WITHOUT[without]);
+  return new WindowRig(o, design === "edma-per-frame");
+}
+
+/** Seeded pauses between lone frames, so that polling meets them at every phase. */
+class Pauses {
+  private x: number;
+  constructor(seed: number) {
+    this.x = (seed ^ 0x9e3779b9) | 1;
+  }
+  next(below: number): number {
+    this.x ^= this.x << 13;
+    this.x ^= this.x >>> 17;
+    this.x ^= this.x << 5;
+    return (this.x >>> 0) % below;
+  }
+}
+
+function measureRow(
+  preset: string,
+  design: Design,
+  without: Without | null,
+  direction: Direction,
+  frameBytes: number,
+  o: LinkBenchOptions,
+): LinkRow {
+  const timing = PRESETS[preset] as LinkTiming;
+  const options: LinkRigOptions = {
+    preset,
+    seed: o.seed,
+    direction,
+    frameBytes,
+    ring: shapeOf(frameBytes) === "single" ? 256 : 1024,
+    patch: without !== "header-in-place",
+    turnNs: o.turnNs,
+    frameNs: o.frameNs,
+  };
+  const rig = openRig(design, without, options);
+  const latency = direction === "both" ? null : latencies(rig, o.seed);
+  // The slow designs need longer for a few frames of the largest size.
+  const slow = design === "memcpy-window" ? Math.ceil(frameBytes / 1000) : 1;
+  rig.saturate(WARM_NS * slow);
+  const bytes = (): number => rig.host.receivedBytes + rig.board.receivedBytes;
+  const { stats } = rig.model.endpoint;
+  const before = { bytes: bytes(), reads: stats.nonPostedReads, elements: stats.elements, now: rig.now };
+  rig.saturate(COUNT_NS * slow);
+  const ns = rig.now - before.now;
+  const frames = (bytes() - before.bytes) / (frameBytes + 12);
+  const gbps = (frames * frameBytes * 8) / ns;
+  const limit = payloadLimit(timing, direction);
+  const row: LinkRow = {
+    preset,
+    design,
+    without,
+    direction,
+    frame_bytes: frameBytes,
+    frames: Math.round(frames),
+    gbps,
+    limit_gbps: limit,
+    share_of_limit: gbps / limit,
+    mframes_per_s: (frames / ns) * 1000,
+    latency_us: latency === null ? null : { p50: latency.p50 / 1000, p99: latency.p99 / 1000 },
+    latency_round_trips: latency === null ? null : latency.p50 / timing.roundTripNs,
+    cpu_reads_per_frame: frames === 0 ? 0 : (stats.nonPostedReads - before.reads) / frames,
+    elements_per_frame: frames === 0 ? 0 : (stats.elements - before.elements) / frames,
+  };
+  rig.close();
+  return row;
+}
+
+function latencies(rig: LinkRig, seed: number): { p50: number; p99: number } {
+  const pauses = new Pauses(seed);
+  const ns = new Float64Array(LONE_FRAMES);
+  for (let i = 0; i < 20; i++) rig.lone(20_000 + pauses.next(10_000));
+  for (let i = 0; i < LONE_FRAMES; i++) ns[i] = rig.lone(20_000 + pauses.next(10_000));
+  ns.sort();
+  return { p50: ns[LONE_FRAMES >> 1]!, p99: ns[Math.floor(LONE_FRAMES * 0.99)]! };
+}
+
+/** Everything asked for, a row after the other. */
+export function* measureLink(o: LinkBenchOptions): Generator<LinkRow> {
+  for (const preset of o.presets) {
+    for (const design of o.designs)
+      for (const direction of DIRECTIONS)
+        for (const size of o.sizes) yield measureRow(preset, design, null, direction, size, o);
+    if (!o.ablation) continue;
+    for (const without of Object.keys(WITHOUT) as Without[])
+      for (const direction of ["ep_to_host", "host_to_ep"] as const)
+        for (const size of o.sizes) yield measureRow(preset, "epnic", without, direction, size, o);
+  }
+}
