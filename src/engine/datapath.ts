@@ -239,9 +239,11 @@ export class DataPath {
     return OK;
   }
 
-  /** Nothing in flight and nothing owed: the loop may sleep. */
+  /** Nothing in flight, nothing owed and no news on its way here: the loop may sleep. */
   get quiet(): boolean {
     return (
+      !this.hqTx.gathering &&
+      !this.hqRx.gathering &&
       this.toHost.outstanding === 0 &&
       this.toBoard.outstanding === 0 &&
       this.ch.write.putCount === this.ch.write.doneCount &&

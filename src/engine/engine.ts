@@ -136,6 +136,8 @@ function build(o: EngineOptions, log: EngineLog, undo: (() => void)[]): Engine {
   const parts = assemble(ctrl, port, log, { ...o, mac: o.mac ?? madeMac(o.device) });
   port.expect?.(allAccepted(featureWord(o.features, parts.fn.personality), o.mtu));
   undo.push(() => parts.edma.quiesce());
+  // The memory behind the BARs goes away with this process: no write of the host may find it.
+  undo.push(() => parts.fn.close());
   const page = new CounterPage(o.counters);
   undo.push(() => page.close());
   return new RunningEngine(o, log, { ...parts, ctrl, model, port, page }, undo);

@@ -7,7 +7,7 @@ import type { Controller } from "../hw/controller.ts";
 import type { DmaChannel } from "../hw/dma-channel.ts";
 import type { DmaRegion } from "../hw/dma-memory.ts";
 import type { Iatu } from "../hw/iatu.ts";
-import { st16, st32 } from "../hw/mem.ts";
+import { fill, st16, st32 } from "../hw/mem.ts";
 
 export interface Fetcher {
   /** copies that may be put now */
@@ -25,6 +25,8 @@ export interface Fetcher {
 }
 
 const TWO32 = 4294967296;
+/** high word of addresses that are not exact in a Number; nobody has memory there, and it reads as ones like any such */
+const FAR_HI = 1 << 21;
 
 export class EdmaFetcher implements Fetcher {
   readonly cpuReads = 0;
@@ -86,8 +88,16 @@ export class WindowFetcher implements Fetcher {
     let at = (hostHi >>> 0) * TWO32 + (hostLo >>> 0);
     let dst = to.ptr + off;
     let left = size;
+    if (hostHi >>> 0 >= FAR_HI) {
+      fill(dst, 0xff, size);
+      return;
+    }
     while (left > 0) {
       const w = this.offsetOf(at);
+      if (w < 0) {
+        fill(dst, 0xff, left);
+        return;
+      }
       const room = this.span - (at % this.span);
       let n = left < room ? left : room;
       left -= n;
@@ -132,6 +142,7 @@ export class WindowFetcher implements Fetcher {
     }
   }
 
+  /** Offset in the window that shows `addr`, or -1 when the region cannot be aimed. */
   private offsetOf(addr: number): number {
     const page = addr - (addr % this.span);
     for (let i = 0; i < this.slots; i++) {
@@ -141,7 +152,10 @@ export class WindowFetcher implements Fetcher {
     const i = this.victim;
     this.victim = (i + 1) % this.slots;
     const region = this.firstRegion + i;
-    this.iatu.outboundMem(region, this.ctrl.windowBus + region * this.span, page, this.span);
+    const hi = Math.floor(page / TWO32);
+    const base = this.ctrl.windowBus + region * this.span;
+    this.mapped[i] = -1;
+    if (this.iatu.aim(region, base, this.span, (page - hi * TWO32) | 0, hi | 0) !== 0) return -1;
     this.mapped[i] = page;
     return region * this.span + (addr - page);
   }

@@ -148,6 +148,11 @@ export class HostRing extends HostUsed {
     this.next = this.ready = this.seen = this.target = this.hostIdx = idx;
   }
 
+  /** Entries are known that are not complete here yet. */
+  get gathering(): boolean {
+    return this.state !== IDLE || this.hostIdx !== this.seen;
+  }
+
   /** entries that can be consumed */
   available(): number {
     return (this.ready - this.next) & 0xffff;

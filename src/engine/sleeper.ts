@@ -13,10 +13,13 @@ export class Sleeper {
   dozing = false;
   private ns = FIRST_NS;
   private readonly spin: boolean;
-  private fds = new Int32Array(0);
+  private fds = new Int32Array(2);
   /** struct timespec, two little-endian 64-bit words: [0] seconds, [2] nanoseconds */
   private readonly time = new Int32Array(4);
   private count = 0;
+  /** a descriptor ended the last sleep; and it did so before although nothing could be done with it */
+  private woken = false;
+  private deaf = false;
 
   constructor(spin: boolean) {
     this.spin = spin;
@@ -34,7 +37,7 @@ export class Sleeper {
 
   /** There was work: the next sleep is short again. */
   busy(): void {
-    this.dozing = false;
+    this.dozing = this.woken = this.deaf = false;
     this.ns = FIRST_NS;
   }
 
@@ -44,7 +47,9 @@ export class Sleeper {
     this.sleeps++;
     this.dozing = true;
     this.time[2] = this.ns;
-    libc.ppoll(ptrOf(this.fds), this.count, ptrOf(this.time), null);
+    // A TAP stays readable while its frames cannot be taken (the host has no buffers, or is not there): no reason to wake.
+    if (this.woken) this.deaf = true;
+    this.woken = libc.ppoll(ptrOf(this.fds), this.deaf ? 0 : this.count, ptrOf(this.time), null) > 0;
     if (this.ns < LAST_NS) this.ns *= 2;
   }
 }

@@ -5,8 +5,8 @@
 import { expect, test } from "bun:test";
 import { Soak } from "../support/soak.ts";
 
-const minutes = Number(process.env["EPNIC_SOAK"] ?? 0);
-const first = Number(process.env["EPNIC_SOAK_SEED"] ?? (minutes > 0 ? Date.now() % 1_000_000 : 1));
+const minutes = Number(process.env.EPNIC_SOAK ?? 0);
+const first = Number(process.env.EPNIC_SOAK_SEED ?? (minutes > 0 ? Date.now() % 1_000_000 : 1));
 const seconds = minutes > 0 ? minutes * 60 : 10;
 
 test(
