@@ -1,5 +1,5 @@
 /** One of the board's rings as its device: hostile values, wraps, indirect tables, publish and suppression. */
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { BoardRing } from "../../src/engine/board-ring.ts";
 import {
   R_AVAIL_JUMP,
@@ -16,6 +16,9 @@ import { ld16, st16, view } from "../../src/hw/mem.ts";
 import type { LocalBuffers } from "../../src/hw/net-port.ts";
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../../src/hw/virtio.layout.ts";
 import { type TestMemory, testMemory } from "../support/ring-memory.ts";
+
+// long only on a machine that is busy with other things
+setDefaultTimeout(30_000);
 
 const memories: TestMemory[] = [];
 afterEach(() => {

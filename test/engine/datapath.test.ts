@@ -1,9 +1,12 @@
 /** Lives of the data path: counts that wrap, ends in mid-transfer, restarts of either driver, aborts, interrupts held. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { R_DMA_ABORT } from "../../src/engine/codes.ts";
 import { CAUSE_UR } from "../../src/hw/edma.regs.ts";
 import { ld16 } from "../../src/hw/mem.ts";
 import { type Chain, frame, RingRig, type RingRigOptions, withBuffers } from "../support/ring-rig.ts";
+
+// long only on a machine that is busy with other things
+setDefaultTimeout(30_000);
 
 const KINDS: [string, Partial<RingRigOptions>][] = [
   ["several channels", {}],

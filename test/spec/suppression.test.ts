@@ -1,8 +1,11 @@
 /** VIRTIO 1.2 2.7.7 and 2.7.10: when a device must notify the driver, and how it tells that it needs no notifications. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { ld16 } from "../../src/hw/mem.ts";
 import { USED_F_NO_NOTIFY } from "../../src/hw/virtio.layout.ts";
 import { frame, RingRig, type RingRigOptions } from "../support/ring-rig.ts";
+
+// long only on a machine that is busy with other things
+setDefaultTimeout(30_000);
 
 const RX = 1;
 const TX = 2;
