@@ -25,7 +25,9 @@ export const LiveRowSchema = v.object({
   gbps_to_host: spread,
   mpps_from_host: spread,
   gbps_from_host: spread,
-  rtt_us: v.nullable(v.object({ min: amount, p50: amount, p99: amount, max: amount })),
+  rtt_us: v.nullable(
+    v.object({ min: amount, p10: amount, p50: amount, p90: amount, p99: amount, p999: amount, max: amount }),
+  ),
   cpu_ns_per_frame: spread,
   cpu_share: spread,
 });

@@ -113,7 +113,6 @@ async function compare(paths: readonly (string | undefined)[], out: Out): Promis
 
 /** Every frame size and case on an attached device. */
 async function live(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
-  if (given.html !== undefined) throw new Fault("E_USAGE", "--html is for the other measurements", "use --output");
   if (given.other === undefined)
     throw new Fault("E_USAGE", "no device is named", "'epnic probe' lists them; 'model' needs no board");
   const common = {
@@ -126,8 +125,10 @@ async function live(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
     cpu: given.cpu === undefined ? null : integer("cpu", given.cpu, 0, 1023),
   };
   const { benchLive } = await import("./_bench_live.ts");
+  const { liveHtml } = await import("./_live_html.ts");
   return benchLive(given.other, given, common, out, (report) => {
     if (given.output !== undefined) writeFileSync(given.output, `${JSON.stringify(report, null, 2)}\n`);
+    if (given.html !== undefined) writeFileSync(given.html, liveHtml(report));
   });
 }
 

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as v from "valibot";
 import { type LiveReport, LiveRowSchema, liveTable, liveWarnings } from "../../src/cmd/_bench_live.ts";
+import { liveHtml } from "../../src/cmd/_live_html.ts";
 import { lock } from "../../src/cmd/_lock.ts";
 import { newReport } from "../../src/cmd/_report.ts";
 import type { LiveRow } from "../../src/engine/bench/live.ts";
@@ -29,7 +30,7 @@ const row = (name: LiveRow["case"], bytes: number, rate: number, more: Partial<L
   gbps_to_host: flat((rate * 8 * bytes) / 1000),
   mpps_from_host: flat(name === "to_host" ? 0 : rate),
   gbps_from_host: flat(name === "to_host" ? 0 : (rate * 8 * bytes) / 1000),
-  rtt_us: name === "to_host" ? null : { min: 9, p50: 12.5, p99: 40.25, max: 900 },
+  rtt_us: name === "to_host" ? null : { min: 9, p10: 10, p50: 12.5, p90: 20, p99: 40.25, p999: 200, max: 900 },
   cpu_ns_per_frame: flat(1000 / rate),
   cpu_share: flat(0.98),
   ...more,
@@ -42,7 +43,6 @@ test("wrong command lines are usage errors that name the way out", async () => {
   expectFailure(await cli(["bench", "live", "model", "--seconds", "0"]), 2, "--seconds is '0'");
   expectFailure(await cli(["bench", "live", "model", "--window", "300"]), 2, "--window is '300'", "1 to 256");
   expectFailure(await cli(["bench", "live", "model", "--peer", "1.2.3", "--run-dir", dir]), 2, "--peer is '1.2.3'");
-  expectFailure(await cli(["bench", "live", "model", "--html", "x"]), 2, "--html");
   const large = await cli(["bench", "live", "model", "--sizes", "9000", "--run-dir", dir]);
   expectFailure(large, 2, "do not fit the MTU 1500", "set --mtu");
 });
@@ -69,6 +69,27 @@ test("table and warnings", () => {
   expect(liveWarnings(r)).toEqual(["3 echoes got no answer within 250 ms"]);
   const bad = report([row("to_host", 60, 1, { cpu_share: flat(0.4) }), row("both", 60, 1, { wrong: 2 })]);
   expect(liveWarnings(bad)).toHaveLength(2);
+});
+
+test("the page has a curve for every case and direction, the round trips, and the report itself", () => {
+  const r = report([
+    row("round_trip", 60, 0.08),
+    row("to_host", 60, 1.5),
+    row("to_host", 1514, 1.25),
+    row("both", 60, 0.5, { rtt_us: null }),
+    row("both", 1514, 0.25, { lost: 3 }),
+  ]);
+  r.options.device = "a<b>";
+  const html = liveHtml(r);
+  expect(html).toContain("<h1>epnic bench live: a&lt;b&gt;</h1>");
+  expect(html.match(/<polyline/g)).toHaveLength(3 + 3 + 2);
+  expect(html.match(/<circle/g)).toHaveLength(6 + 6 + 2 * 7);
+  expect(html).toContain("to the host, nothing back, 1514: 15.1 Gb/s");
+  expect(html).toContain("1514 B, 64 under way, 99: 40.3 us");
+  expect(html).not.toMatch(/NaN|Infinity|undefined|src=|href=/);
+  const json = html.match(/id="report">(.*)<\/script>/)![1] as string;
+  expect(JSON.parse(json)).toEqual(r);
+  expect(liveHtml(report([]))).toContain("<p>no rows</p>");
 });
 
 test("--compare prints what b has of a, and refuses what is no report", async () => {

@@ -99,6 +99,8 @@ export class GeneratorPort implements NetPort {
     this.station = o.station;
     this.#mtu = o.mtu;
     this.#stride = align64(24 + ETH_BYTES + VLAN_BYTES + o.mtu);
+    // receive buffers, transmit buffers, one template; first, so that a failure takes nothing
+    this.#pool = o.memory.alloc("generator-buffers", (2 * n + 1) * this.#stride, 64);
     const ringBytes = ringLayout(n, 64).bytes;
     const ring = (name: string): DriverRing => {
       const r = o.memory.alloc(name, ringBytes, 64);
@@ -106,8 +108,6 @@ export class GeneratorPort implements NetPort {
     };
     this.rx = ring("generator-rx-ring");
     this.tx = ring("generator-tx-ring");
-    // receive buffers, transmit buffers, one template
-    this.#pool = o.memory.alloc("generator-buffers", (2 * n + 1) * this.#stride, 64);
     this.buffers = {
       base: this.#pool.bus,
       busBase: this.#pool.bus,

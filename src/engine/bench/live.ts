@@ -5,6 +5,7 @@
  * Every measurement has an end by the clock. Method and limits: docs/bench-live.md.
  */
 import type { Controller } from "../../hw/controller.ts";
+import type { DmaMemory } from "../../hw/dma-memory.ts";
 import { Fault } from "../../hw/fault.ts";
 import type { HostOptions } from "../../hw/model/host-options.ts";
 import type { ModelHandle, ModelHostOptions } from "../../hw/model/open-model.ts";
@@ -46,6 +47,17 @@ export interface LiveOptions extends Omit<AssemblyOptions, "mac"> {
 
 export type LiveCase = "round_trip" | "to_host" | "both";
 
+/** Of single round trips, us. */
+export interface Percentiles {
+  min: number;
+  p10: number;
+  p50: number;
+  p90: number;
+  p99: number;
+  p999: number;
+  max: number;
+}
+
 export interface LiveRow {
   case: LiveCase;
   frame_bytes: number;
@@ -65,7 +77,7 @@ export interface LiveRow {
   mpps_from_host: Spread;
   gbps_from_host: Spread;
   /** over all runs; null without echoes */
-  rtt_us: { min: number; p50: number; p99: number; max: number } | null;
+  rtt_us: Percentiles | null;
   /** CPU time of this process a frame, the model's and the kernel's part for us included, and its share of the time */
   cpu_ns_per_frame: Spread;
   cpu_share: Spread;
@@ -108,6 +120,17 @@ function hostOf(o: LiveOptions): ModelHostOptions {
   return { ...o.host, options };
 }
 
+/** As many buffers as the memory has room for, at most `most` each way. @throws Fault E_MISSING for fewer than 16 */
+function generator(memory: DmaMemory, station: Station, mtu: number, most: number): GeneratorPort {
+  for (let queueSize = most; ; queueSize >>= 1) {
+    try {
+      return new GeneratorPort({ memory, station, mtu, queueSize });
+    } catch (e) {
+      if (!(e instanceof Fault) || e.code !== "E_MISSING" || queueSize <= 16) throw e;
+    }
+  }
+}
+
 class LiveBench {
   readonly #o: LiveOptions;
   readonly #log: EngineLog;
@@ -144,7 +167,7 @@ class LiveBench {
       throw e;
     }
     try {
-      this.#port = new GeneratorPort({ memory: this.#ctrl.memory, station, mtu: o.mtu, queueSize: o.queueSize });
+      this.#port = generator(this.#ctrl.memory, station, o.mtu, o.queueSize);
       this.#parts = assemble(this.#ctrl, this.#port, log, { ...o, mac: o.mac ?? HOST_MAC });
     } catch (e) {
       this.#closeDevice();
@@ -259,7 +282,10 @@ class LiveBench {
       gbps_to_host: of((s) => (s.toHostBytes * 8) / s.seconds / 1e9),
       mpps_from_host: of((s) => s.fromHost / s.seconds / 1e6),
       gbps_from_host: of((s) => (s.fromHostBytes * 8) / s.seconds / 1e9),
-      rtt_us: rtt.length === 0 ? null : { min: at(0), p50: at(0.5), p99: at(0.99), max: at(1) },
+      rtt_us:
+        rtt.length === 0
+          ? null
+          : { min: at(0), p10: at(0.1), p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: at(1) },
       cpu_ns_per_frame: of((s) => s.cpuNs / (s.toHost + s.fromHost)),
       cpu_share: of((s) => s.cpuNs / 1e9 / s.seconds),
     };
