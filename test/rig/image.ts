@@ -56,7 +56,8 @@ export async function image(kernel: KernelName): Promise<string> {
   const path = join(ensureDir(imageDir()), `${kernel}.cpio`);
   const stampPath = `${path}.stamp`;
   if (existsSync(path) && existsSync(stampPath) && readFileSync(stampPath, "utf8") === stamp) return path;
-  const tree = join(imageDir(), `${kernel}.tree`);
+  const tree = join(imageDir(), `${kernel}.${process.pid}.tree`);
+  const part = `${path}.${process.pid}.part`;
   rmSync(tree, { recursive: true, force: true });
   for (const d of ["bin", "rig", "modules", "lib64", "lib/x86_64-linux-gnu", "etc"])
     mkdirSync(join(tree, d), { recursive: true });
@@ -77,8 +78,8 @@ export async function image(kernel: KernelName): Promise<string> {
   for (const lib of extraLibraries)
     copyFileSync(join(rootDir(), lib), join(tree, "lib/x86_64-linux-gnu", basename(lib)));
   await unpackModules(kernel, join(tree, "modules"));
-  await run(["sh", "-c", `cd '${tree}' && find . | '${busybox()}' cpio -o -H newc > '${path}.part'`]);
-  renameSync(`${path}.part`, path);
+  await run(["sh", "-c", `cd '${tree}' && find . | '${busybox()}' cpio -o -H newc > '${part}'`]);
+  renameSync(part, path);
   writeFileSync(stampPath, stamp);
   rmSync(tree, { recursive: true, force: true });
   return path;

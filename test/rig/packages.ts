@@ -2,8 +2,9 @@
  * What the rig takes from Debian: QEMU 11.1, guest kernels and a small userland. Idempotent: a manifest lists what
  * is complete; an interrupted fetch goes on with the package where it stopped.
  */
-import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { LOCK_EX, LOCK_NB, libc } from "../../src/hw/libc.ts";
 import { Apt, RigError, run } from "./apt.ts";
 import { cacheDir, ensureDir, kernelDir, rootDir } from "./cache.ts";
 
@@ -136,11 +137,29 @@ export async function fetchAll(
   if (opts.refresh)
     for (const d of ["manifest.json", "root", "kernels", "images"])
       rmSync(join(cacheDir(), d), { recursive: true, force: true });
-  const m = load();
+  let m = load();
+  const complete =
+    m.rootDone && kernels.every((k) => m.kernels[k] !== undefined && existsSync(join(kernelDir(k), "vmlinuz")));
+  if (complete) return m.kernels;
+  // another rig may be fetching: wait for it, then see what is left
+  const lock = openSync(join(cacheDir(), "lock"), "w");
+  try {
+    if (libc.flock(lock, LOCK_EX | LOCK_NB) !== 0) {
+      say("waiting for another rig that fetches");
+      libc.flock(lock, LOCK_EX);
+    }
+    m = load();
+    await fetchMissing(m, kernels, say);
+  } finally {
+    closeSync(lock);
+  }
+  return m.kernels;
+}
+
+async function fetchMissing(m: Manifest, kernels: readonly KernelName[], say: (text: string) => void): Promise<void> {
   await fetchRoot(m, say);
   for (const k of kernels) await fetchKernel(m, k, say);
   // package lists are ~100 MB and only of use while fetching
   if (apts.size > 0) rmSync(join(cacheDir(), "apt"), { recursive: true, force: true });
   apts.clear();
-  return m.kernels;
 }

@@ -3,6 +3,8 @@
  * scenario it prints the list; `all` runs every scenario in every combination, `fast` the subset of `bun run test`.
  */
 
+import { readdirSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { RigError } from "./apt.ts";
 import { ensureDir, logDir } from "./cache.ts";
 import { fetchAll, KERNELS, type KernelName } from "./packages.ts";
@@ -116,6 +118,14 @@ function list(): void {
   for (const s of SCENARIOS) console.log(`  ${s.name.padEnd(14)} ${s.about}`);
 }
 
+/** Logs of failed scenarios stay for a day. */
+function pruneLogs(dir: string): void {
+  for (const name of readdirSync(dir)) {
+    const path = join(dir, name);
+    if (Date.now() - statSync(path).mtimeMs > 86_400_000) rmSync(path, { recursive: true, force: true });
+  }
+}
+
 const round = (n: number, digits: number): number | null => (Number.isFinite(n) ? Number(n.toFixed(digits)) : null);
 
 async function main(): Promise<number> {
@@ -134,7 +144,7 @@ async function main(): Promise<number> {
     refresh: o.refresh,
     say,
   });
-  ensureDir(logDir());
+  pruneLogs(ensureDir(logDir()));
   let failed = 0;
   for (const { scenario, combination } of todo) {
     const begin = performance.now();
