@@ -20,6 +20,8 @@ export const BOARD_NETDEV = "ep0";
 /** below the model's own board memory (board-model.ts) */
 const BOARD_MIB = 1024;
 const HUGEPAGES = 24;
+/** two emulated machines and their model may share one core with others */
+const BOOT_MS = 300_000;
 
 export interface PairOptions {
   readonly name: string;
@@ -103,9 +105,9 @@ export class BoardPair {
       memoryMiB: o.hostTools ? 1024 : 512,
       qemu: hostInitrd,
     });
-    await this.board.start();
+    await this.board.start(BOOT_MS);
     await this.startEpnic();
-    await this.host.start();
+    await this.host.start(BOOT_MS);
     await this.hostUp();
   }
 
@@ -139,30 +141,30 @@ export class BoardPair {
     );
     this.device = (
       await board.must(
-        "for d in /sys/bus/pci/devices/*; do [ $(cat $d/vendor)$(cat $d/device) = 0x12340xe9cc ] && basename $d; done",
+        "for d in /sys/bus/pci/devices/*; do [ $(cat $d/vendor)$(cat $d/device) = 0x12340xe9cc ] && basename $d; done; true",
       )
     ).trim();
     const text = CONFIG(this.device, this.#o.config ?? "");
     await board.must(`cat > /etc/epnic/epnic.toml <<'EOT'\n${text}EOT`);
-    await board.must(`NO_COLOR=1 epnic bind ${this.device} 2>&1`, 60_000);
-    await board.must("sh /etc/init.d/S45epnic start", 90_000);
-    await board.must(waitFor("grep -q 'function is visible' /var/log/epnic.log", 60), 90_000);
+    await board.must(`NO_COLOR=1 epnic bind ${this.device} 2>&1`, 120_000);
+    await board.must("sh /etc/init.d/S45epnic start", 180_000);
+    await board.must(waitFor("grep -q 'function is visible' /var/log/epnic.log", 120), 180_000);
   }
 
   /** Addresses on both sides; waits for the netdevs and the first answered ping. */
   async hostUp(): Promise<void> {
     await this.host.must(
-      `${waitFor("ls /sys/bus/virtio/drivers/virtio_net/virtio*/net > /dev/null 2>&1", 60)}
+      `${waitFor("ls /sys/bus/virtio/drivers/virtio_net/virtio*/net > /dev/null 2>&1", 120)}
        n=$(ls /sys/bus/virtio/drivers/virtio_net/virtio*/net | tail -n 1); echo $n > /tmp/netdev
        ip link set dev $n up && ip addr replace ${HOST_IP}/24 dev $n`,
-      120_000,
+      240_000,
     );
     await this.board.must(
       `${waitFor(`[ -e /sys/class/net/${BOARD_NETDEV} ]`, 60)}
        ip link set dev ${BOARD_NETDEV} up && ip addr replace ${BOARD_IP}/24 dev ${BOARD_NETDEV}`,
-      120_000,
+      240_000,
     );
-    await this.host.must(waitFor(`ping -q -c 1 -W 2 ${BOARD_IP} > /dev/null`, 60), 120_000);
+    await this.host.must(waitFor(`ping -q -c 1 -W 2 ${BOARD_IP} > /dev/null`, 120), 240_000);
   }
 
   /** Counters and state of epnic on the board. */

@@ -1,0 +1,124 @@
+/**
+ * What is tried with a board and a host that are two machines (board-pair.ts). Each function starts its own pair, throws a
+ * RigError with the logs of all sides when something is not as it must be, and returns what it measured.
+ */
+import { RigError } from "./apt.ts";
+import { BOARD_IP, BOARD_NETDEV, BoardPair, HOST_IP, type PairOptions, waitFor } from "./board-pair.ts";
+import { emptyFindings, type Findings } from "./checks.ts";
+import type { Guest } from "./guest.ts";
+
+interface Side {
+  readonly guest: Guest;
+  readonly ip: string;
+  readonly name: string;
+}
+
+const boardOf = (p: BoardPair): Side => ({ guest: p.board, ip: BOARD_IP, name: "board" });
+const hostOf = (p: BoardPair): Side => ({ guest: p.host, ip: HOST_IP, name: "host" });
+
+async function ping(from: Side, to: Side, count: number): Promise<{ min: number; avg: number }> {
+  const text = await from.guest.must(`ping -q -A -c ${count} -W 5 ${to.ip}`, 120_000);
+  if (!/ 0% packet loss/.test(text)) throw new RigError(`ping from the ${from.name}: ${text}`);
+  const m = text.match(/= ([\d.]+)\/([\d.]+)\//);
+  return { min: Number(m?.[1]), avg: Number(m?.[2]) };
+}
+
+/** Random data over TCP or UDP one way; SHA-256 at both ends. UDP goes in small pieces and may lose some; none may be wrong. */
+async function checkedTcp(from: Side, to: Side, mib: number): Promise<number> {
+  const port = 5400 + Math.floor(Math.random() * 1000);
+  // the program's standard input is the socket
+  to.guest.fire(`echo 'sha256sum > /tmp/sum' > /tmp/sum.sh; rm -f /tmp/sum; nc -l -p ${port} -e /bin/sh /tmp/sum.sh`);
+  await Bun.sleep(1500);
+  const sent = await from.guest.must(
+    `head -c ${mib << 20} /dev/urandom > /tmp/r; sha256sum < /tmp/r; a=$(cut -d' ' -f1 /proc/uptime)
+     i=0; until nc ${to.ip} ${port} < /tmp/r; do i=$((i+1)); [ $i -gt 10 ] && exit 1; sleep 1; done
+     rm /tmp/r; echo $a $(cut -d' ' -f1 /proc/uptime)`,
+    300_000,
+  );
+  const got = await to.guest.must(`${waitFor("[ -s /tmp/sum ]", 60)}; cat /tmp/sum`, 90_000);
+  const [hash, times] = sent.split("\n");
+  if (hash!.trim() !== got.trim())
+    throw new RigError(`TCP from the ${from.name}: sent ${hash}, the ${to.name} received ${got}`);
+  const [a, b] = times!.split(" ").map(Number);
+  return ((mib << 20) * 8) / ((b! - a!) * 1e9);
+}
+
+/** Numbered UDP datagrams one way; every datagram that arrives must be whole and unaltered. @returns how many arrived */
+async function checkedUdp(from: Side, to: Side, count: number): Promise<number> {
+  const port = 6400 + Math.floor(Math.random() * 1000);
+  const line = "0123456789abcdefghijklmnopqrstuvwxyz".repeat(30);
+  to.guest.fire(`(sleep 40 | nc -u -l -p ${port} > /tmp/udp) & p=$!; sleep 30; kill $p`);
+  await Bun.sleep(1500);
+  await from.guest.must(
+    `(i=0; while [ $i -lt ${count} ]; do echo "$i ${line}"; i=$((i+1)); sleep 0.02; done; sleep 2) | nc -u -w 5 ${to.ip} ${port}; true`,
+    120_000,
+  );
+  const text = await to.guest.must(`${waitFor("[ -s /tmp/udp ]", 40)}; sleep 3; cat /tmp/udp`, 90_000);
+  const lines = text.trim().split("\n");
+  const wrong = lines.find((l) => !/^\d+ /.test(l) || l.slice(l.indexOf(" ") + 1) !== line);
+  if (wrong !== undefined) throw new RigError(`UDP from the ${from.name}: a datagram arrived as ${wrong.slice(0, 60)}`);
+  return lines.length;
+}
+
+async function withPair(o: PairOptions, work: (p: BoardPair, found: Findings) => Promise<void>): Promise<Findings> {
+  const p = new BoardPair(o);
+  const found = emptyFindings();
+  try {
+    await p.start();
+    await work(p, found);
+  } catch (e) {
+    const error = await p.error((e as Error).message);
+    await p.close();
+    throw error;
+  }
+  const figures = await p.close();
+  found.strictViolations = Number(figures.violations);
+  found.notes.push(`model: ${JSON.stringify(figures)}`);
+  if (figures.violations !== 0)
+    throw new RigError(`strict mode: ${figures.first_violation} (${figures.violations} in all)`);
+  return found;
+}
+
+/** Ping, TCP and UDP both ways, offloads, no byte copied, a clean stop. */
+export const boardTraffic = (o: PairOptions, mib = 8): Promise<Findings> =>
+  withPair(o, async (p, found) => {
+    const [board, host] = [boardOf(p), hostOf(p)];
+    const there = await ping(host, board, 10);
+    await ping(board, host, 10);
+    found.pingMinMs = there.min;
+    found.pingAvgMs = there.avg;
+    found.tcpToBoardGbps = await checkedTcp(host, board, mib);
+    found.tcpToGuestGbps = await checkedTcp(board, host, mib);
+    const udp = [await checkedUdp(host, board, 50), await checkedUdp(board, host, 50)];
+    found.notes.push(`UDP datagrams of 50 that arrived: to the board ${udp[0]}, to the host ${udp[1]}`);
+    for (const s of [board, host]) {
+      const driver = await s.guest.must("for n in /sys/class/net/*/device/driver; do readlink $n; done");
+      if (!/virtio_net/.test(driver)) throw new RigError(`the ${s.name}'s netdev is no virtio_net: ${driver}`);
+    }
+    const { counters, state } = await p.stat();
+    if (counters.port_copied_bytes !== 0)
+      throw new RigError(`epnic copied ${counters.port_copied_bytes} bytes of frames`);
+    if (counters.faults !== 0) throw new RigError(`${counters.faults} faults: ${state.diagnosis}`);
+    found.features = String(state.features).split(",").map(Number);
+    found.header = Number(state.header_bytes);
+    found.negotiations = counters.negotiations!;
+    found.negotiationsRight = counters.negotiations! - counters.refusals!;
+    found.notes.push(
+      `frames ${counters.to_host_frames} to the host, ${counters.to_board_frames} to the board, copied bytes 0`,
+    );
+    found.notes.push(`epnic uses ${await idleShare(p)} % of a CPU when idle`);
+    await p.board.must(`sh /etc/init.d/S45epnic stop && [ ! -e /sys/class/net/${BOARD_NETDEV} ]`, 60_000);
+  });
+
+/** CPU share of epnic over five seconds without traffic, in percent of one CPU of the board. */
+export async function idleShare(p: BoardPair, seconds = 5): Promise<number> {
+  const ticks = (text: string): number => {
+    const f = text.trim().split(" ");
+    return Number(f[13]) + Number(f[14]);
+  };
+  const read = "cat /proc/$(cat /run/epnic.pid)/stat; cut -d' ' -f1 /proc/uptime";
+  const [a, ta] = (await p.board.must(read)).split("\n");
+  await Bun.sleep(seconds * 1000);
+  const [b, tb] = (await p.board.must(read)).split("\n");
+  return Math.round((ticks(b!) - ticks(a!)) / (Number(tb) - Number(ta)));
+}
