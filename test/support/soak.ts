@@ -223,10 +223,16 @@ export class Soak {
         endpoint.faults.holdFetched = r.chance(0.5) ? 0 : 0.5;
         endpoint.faults.notIdleDoorbell = r.chance(0.5);
         break;
-      case 13:
+      case 13: {
         this.note("boardRestart");
-        port.restart(() => this.turns(1));
+        const { write } = rig.engine.channels;
+        const last = write.putCount;
+        port.restart(() => {
+          this.turns(1);
+          return ((write.doneCount - last) | 0) >= 0;
+        });
         break;
+      }
       case 14:
         this.note("boardDry");
         port.refilling = false;

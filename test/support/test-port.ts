@@ -86,9 +86,10 @@ export class TestPort implements NetPort {
 
   /**
    * The board's driver starts over while the engine is live. What the engine was still sending stays readable, as the
-   * bounce pages of a kernel do, and is used again only after some turns. @param turn lets one turn of the engine pass
+   * bounce pages of a kernel do, and is used again only when it has been sent.
+   * @param turn lets one turn of the engine pass @returns from it true when nothing of before is under way
    */
-  restart(turn: () => void): void {
+  restart(turn: () => boolean): void {
     if (!this.ready || this.features === null) return;
     const held = this.txSlots.splice(0);
     const grants = this.grants;
@@ -98,7 +99,7 @@ export class TestPort implements NetPort {
     this.txSlots.push(...held);
     for (const at of inUse) grants?.grant(this.area.bus + at, SLOT, 1);
     this.start(this.features);
-    for (let i = 0; i < 50; i++) turn();
+    for (let i = 0; i < 50_000 && !turn(); i++);
     for (const at of inUse) {
       grants?.revoke(this.area.bus + at, SLOT);
       if (!this.txSlots.includes(at)) this.txSlots.push(at);
