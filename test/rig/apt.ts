@@ -152,21 +152,24 @@ export class Apt {
     );
   }
 
-  /** Fetch one package (apt checks signature chain and hash). @returns path of the .deb */
-  async download(spec: string): Promise<string> {
+  /** Fetch packages (apt checks signature chain and hash). @returns path of the .deb of each */
+  async download(specs: readonly string[]): Promise<string[]> {
     const dir = ensureDir(join(this.dir, "debs"));
     try {
-      await run(["apt-get", "download", "-q", spec], { cwd: dir, env: this.#env });
+      await run(["apt-get", "download", "-q", ...specs], { cwd: dir, env: this.#env });
     } catch (e) {
+      const what = specs.length === 1 ? specs[0] : `${specs.length} packages`;
       throw new RigError(
-        `cannot fetch ${spec} from the Debian mirror (${machineMirror().main}).\n${(e as Error).message}`,
+        `cannot fetch ${what} from the Debian mirror (${machineMirror().main}).\n${(e as Error).message}`,
       );
     }
-    const [name, version] = spec.split("=");
-    const file = readdirSync(dir).find(
-      (f) => f.startsWith(`${name}_${version.replaceAll(":", "%3a")}_`) && f.endsWith(".deb"),
-    );
-    if (!file) throw new RigError(`apt-get download ${spec} left no file in ${dir}`);
-    return join(dir, file);
+    const files = readdirSync(dir);
+    return specs.map((spec) => {
+      const [name, version] = spec.split("=");
+      const prefix = `${name}_${version.replaceAll(":", "%3a")}_`;
+      const file = files.find((f) => f.startsWith(prefix) && f.endsWith(".deb"));
+      if (!file) throw new RigError(`apt-get download ${spec} left no file in ${dir}`);
+      return join(dir, file);
+    });
   }
 }

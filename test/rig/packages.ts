@@ -23,6 +23,9 @@ interface Manifest {
   kernels: Record<string, string>;
 }
 
+/** packages fetched by one call of apt; an interrupted fetch goes on behind the last whole batch */
+const BATCH = 30;
+
 const userland = ["qemu-system-x86", "busybox-static", "iperf3", "ethtool", "iproute2"];
 
 /** Module files worth unpacking out of the ~100 MB a kernel has. */
@@ -66,12 +69,14 @@ async function fetchRoot(m: Manifest, say: (text: string) => void): Promise<void
   const specs = await a.closure("trixie-backports", userland);
   const missing = specs.filter((s) => !m.root.includes(s));
   ensureDir(rootDir());
-  for (const [i, spec] of missing.entries()) {
-    say(`userland ${i + 1}/${missing.length}: ${spec}`);
-    const deb = await a.download(spec);
-    await run(["dpkg-deb", "-x", deb, rootDir()]);
-    rmSync(deb);
-    m.root.push(spec);
+  for (let i = 0; i < missing.length; i += BATCH) {
+    const batch = missing.slice(i, i + BATCH);
+    say(`userland: packages ${i + 1} to ${i + batch.length} of ${missing.length}`);
+    for (const deb of await a.download(batch)) {
+      await run(["dpkg-deb", "-x", deb, rootDir()]);
+      rmSync(deb);
+    }
+    m.root.push(...batch);
     save(m);
   }
   m.rootDone = true;
@@ -92,7 +97,7 @@ async function fetchKernel(m: Manifest, name: KernelName, say: (text: string) =>
   ensureDir(dir);
   for (const spec of specs) {
     say(`kernel ${name}: ${spec}`);
-    const deb = await a.download(spec);
+    const [deb] = await a.download([spec]);
     const wanted = ["*vmlinuz*", "*/modules.builtin", ...moduleNames.map((n) => `*/${n}.ko*`)];
     // tar ends with 2 when a pattern matches nothing in this package; what is really missing shows below
     const quoted = wanted.map((w) => `'${w}'`).join(" ");
