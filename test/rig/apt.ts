@@ -153,7 +153,7 @@ export class Apt {
   }
 
   /** Fetch packages (apt checks signature chain and hash). @returns path of the .deb of each */
-  async download(specs: readonly string[]): Promise<string[]> {
+  async downloadAll(specs: readonly string[]): Promise<string[]> {
     const dir = ensureDir(join(this.dir, "debs"));
     try {
       await run(["apt-get", "download", "-q", ...specs], { cwd: dir, env: this.#env });
@@ -171,5 +171,10 @@ export class Apt {
       if (!file) throw new RigError(`apt-get download ${spec} left no file in ${dir}`);
       return join(dir, file);
     });
+  }
+
+  /** Fetch one package. @returns path of the .deb */
+  async download(spec: string): Promise<string> {
+    return (await this.downloadAll([spec]))[0];
   }
 }

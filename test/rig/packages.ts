@@ -72,7 +72,7 @@ async function fetchRoot(m: Manifest, say: (text: string) => void): Promise<void
   for (let i = 0; i < missing.length; i += BATCH) {
     const batch = missing.slice(i, i + BATCH);
     say(`userland: packages ${i + 1} to ${i + batch.length} of ${missing.length}`);
-    for (const deb of await a.download(batch)) {
+    for (const deb of await a.downloadAll(batch)) {
       await run(["dpkg-deb", "-x", deb, rootDir()]);
       rmSync(deb);
     }
@@ -97,7 +97,7 @@ async function fetchKernel(m: Manifest, name: KernelName, say: (text: string) =>
   ensureDir(dir);
   for (const spec of specs) {
     say(`kernel ${name}: ${spec}`);
-    const [deb] = await a.download([spec]);
+    const deb = await a.download(spec);
     const wanted = ["*vmlinuz*", "*/modules.builtin", ...moduleNames.map((n) => `*/${n}.ko*`)];
     // tar ends with 2 when a pattern matches nothing in this package; what is really missing shows below
     const quoted = wanted.map((w) => `'${w}'`).join(" ");
