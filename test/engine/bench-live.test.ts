@@ -100,7 +100,7 @@ describe.skipIf(why !== "")("bench live on the model, a TAP in a namespace", () 
         expect([r.lost, r.wrong, r.dropped]).toEqual([0, 0, 0]);
         expect(r.frames_to_host).toBeGreaterThan(10);
         expect(r.cpu_ns_per_frame.median).toBeGreaterThan(0);
-        expect(r.seconds).toBeLessThan(2);
+        expect(r.seconds).toBeLessThan(5);
         // bytes counted are those of frames, without virtio's header
         expect((r.gbps_to_host.median * 1000) / 8 / r.mpps_to_host.median).toBeCloseTo(r.frame_bytes, 0);
         if (r.case === "to_host") expect(r.rtt_us).toBeNull();
@@ -122,11 +122,11 @@ describe.skipIf(why !== "")("bench live on the model, a TAP in a namespace", () 
   test("a host that answers no echo: lost ones are counted, the measurement ends all the same", async () => {
     namespace();
     inside("sh", "-c", "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all");
-    const { rows } = await measure({ sizes: [60], seconds: 1 });
+    const { rows } = await measure({ sizes: [60], seconds: 1.5 });
     const [trip, flood, both] = rows as [LiveRow, LiveRow, LiveRow];
     expect(trip.rtt_us).toBeNull();
     expect(trip.lost).toBeGreaterThan(0);
-    expect(trip.lost).toBeLessThan(6);
+    expect(trip.lost).toBeLessThan(10);
     expect(flood.lost).toBe(0);
     expect(both.lost % 32).toBe(0);
     expect(both.lost).toBeGreaterThan(0);

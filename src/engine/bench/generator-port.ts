@@ -30,7 +30,7 @@ const BURST = 64;
 /** echoes are lost when none came back for this long while we were at work, ns */
 const LOST_NS = 250_000_000;
 /** a turn counts as this much of it at most: time in which this process was not running is nobody's loss */
-const MOST_STEP_NS = 2_000_000;
+const MOST_STEP_NS = 20_000_000;
 const MOST_SAMPLES = 1 << 20;
 const VLAN_BYTES = 4;
 

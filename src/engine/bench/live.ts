@@ -7,7 +7,6 @@
 import type { Controller } from "../../hw/controller.ts";
 import type { DmaMemory } from "../../hw/dma-memory.ts";
 import { Fault } from "../../hw/fault.ts";
-import type { HostOptions } from "../../hw/model/host-options.ts";
 import type { ModelHandle, ModelHostOptions } from "../../hw/model/open-model.ts";
 import { openController } from "../../hw/open.ts";
 import { type Assembly, type AssemblyOptions, assemble } from "../assemble.ts";
@@ -113,11 +112,8 @@ function address(flag: string, text: string): Uint8Array {
 function hostOf(o: LiveOptions): ModelHostOptions {
   if (o.host === null) throw new Fault("E_CONFIG", "the model needs a host: built-in or vfio-user");
   if (o.host.kind === "vfio-user") return o.host;
-  const options: Partial<HostOptions> = {
-    ...o.host.options,
-    tap: { name: o.host.tap, netns: o.host.netns ?? "", ip: `${o.peer}/24` },
-  };
-  return { ...o.host, options };
+  const tap = { name: o.host.tap, netns: o.host.netns ?? "", ip: `${o.peer}/24` };
+  return { ...o.host, options: { ...o.host.options, tap } };
 }
 
 /** As many buffers as the memory has room for, at most `most` each way. @throws Fault E_MISSING for fewer than 16 */
@@ -263,7 +259,7 @@ class LiveBench {
     if (this.#stop.stop) return null;
     const of = (f: (s: Sample) => number): Spread => spread(all.map(f));
     const sum = (f: (s: Sample) => number): number => all.reduce((n, s) => n + f(s), 0);
-    if (sum((s) => s.toHost) === 0)
+    if (kind === "to_host" && sum((s) => s.toHost) === 0)
       throw new Fault("E_HOST", `not one frame of ${bytes} bytes reached the host in ${sum((s) => s.seconds)} s`);
     const rtt = port.rttNs.subarray(0, port.samples).sort();
     const at = (p: number): number => rtt[Math.min(rtt.length - 1, Math.floor(rtt.length * p))]! / 1000;
@@ -286,7 +282,7 @@ class LiveBench {
         rtt.length === 0
           ? null
           : { min: at(0), p10: at(0.1), p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: at(1) },
-      cpu_ns_per_frame: of((s) => s.cpuNs / (s.toHost + s.fromHost)),
+      cpu_ns_per_frame: of((s) => s.cpuNs / Math.max(1, s.toHost + s.fromHost)),
       cpu_share: of((s) => s.cpuNs / 1e9 / s.seconds),
     };
   }
