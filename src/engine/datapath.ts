@@ -8,7 +8,7 @@ import type { NetPort } from "../hw/net-port.ts";
 import { DESC_F_WRITE, NO_VECTOR, USED_F_NO_NOTIFY } from "../hw/virtio.layout.ts";
 import { BoardRing } from "./board-ring.ts";
 import { OK, R_DMA_ABORT, R_DMA_STUCK } from "./codes.ts";
-import type { Fetcher } from "./fetch.ts";
+import { EdmaFetcher, type Fetcher } from "./fetch.ts";
 import { HEADER_WAIT, type HeaderCheck } from "./header-check.ts";
 import { HostRing, type RingAddresses } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
@@ -40,6 +40,9 @@ export interface Channels {
   /** read channel for ring contents; may be the same as `read` */
   readonly fetch: DmaChannel;
 }
+
+/** elements under way to the host from which on looks at its rings are rare: they take room on the same wire */
+const BUSY = 8;
 
 export class DataPath {
   readonly toHost: ToHost;
@@ -95,12 +98,25 @@ export class DataPath {
     this.irq = irq;
     this.fetcher = fetcher;
     const scratch = new Segments();
-    this.hqRx = new HostRing("hq.rx", DESC_F_WRITE, ctrl.memory, fetcher, maxQueue, tuning);
-    this.hqTx = new HostRing("hq.tx", 0, ctrl.memory, fetcher, maxQueue, tuning);
+    const spare =
+      tuning.idleChannel && fetcher instanceof EdmaFetcher && channels.read !== channels.fetch
+        ? new EdmaFetcher(channels.read)
+        : null;
+    this.hqRx = new HostRing("hq.rx", DESC_F_WRITE, ctrl.memory, fetcher, maxQueue, tuning, spare);
+    this.hqTx = new HostRing("hq.tx", 0, ctrl.memory, fetcher, maxQueue, tuning, spare);
     this.eqRx = new BoardRing("eq.rx", DESC_F_WRITE, port.rx, port.buffers, scratch);
     this.eqTx = new BoardRing("eq.tx", 0, port.tx, port.buffers, scratch);
-    this.toHost = new ToHost(this.eqTx, this.hqRx, channels.write, irq, ctrl.memory, limits, tuning.lazyTurns);
-    this.toBoard = new ToBoard(this.eqRx, this.hqTx, channels.read, channels.write, irq, limits);
+    this.toHost = new ToHost(
+      this.eqTx,
+      this.hqRx,
+      channels.write,
+      irq,
+      ctrl.memory,
+      limits,
+      tuning.lazyTurns,
+      tuning.coalesce,
+    );
+    this.toBoard = new ToBoard(this.eqRx, this.hqTx, channels.read, channels.write, irq, limits, tuning.coalesce);
   }
 
   /**
@@ -168,11 +184,12 @@ export class DataPath {
 
     const hqRx = this.hqRx;
     const hqTx = this.hqTx;
-    rc = hqTx.step(true);
+    const busy = ((write.putCount - write.doneCount) | 0) > BUSY;
+    rc = hqTx.step(true, busy);
     if (rc < 0) return this.ringFault(rc, hqTx);
     // A frame may need more buffers than the low mark.
     const starved = this.toHost.starved;
-    rc = hqRx.step(hqRx.available() <= this.rxLow || starved !== this.starvedSeen);
+    rc = hqRx.step(hqRx.available() <= this.rxLow || starved !== this.starvedSeen, busy);
     this.starvedSeen = starved;
     if (rc < 0) return this.ringFault(rc, hqRx);
     if (hqRx.interruptDue(write)) this.interrupt(hqRx, this.rxVector);
@@ -184,6 +201,7 @@ export class DataPath {
     rc = this.toHost.begin();
     if (rc < 0) return this.fault(rc, this.toHost.culprit, this.toHost.a, this.toHost.b);
     work += rc;
+    this.toHost.flush();
     if (this.header !== null) {
       rc = this.header.turn(this.hqTx, this.ch.read);
       if (rc < 0) return this.fault(rc, "hq.tx", this.hdrLen, this.header.found);
@@ -224,14 +242,13 @@ export class DataPath {
    * where it says. The write channel goes on: the host's used elements are on it. @returns 0 or a negative code
    */
   private boardReset(): number {
-    const { read, fetch } = this.ch;
+    const { read } = this.ch;
     if (read.putCount !== read.doneCount) {
       if (read.recover() < 0) return this.stuck(read);
       this.header?.lost();
-      if (fetch === read) {
-        this.hqRx.refetch();
-        this.hqTx.refetch();
-      }
+      // Ring contents may be under way on any read channel.
+      this.hqRx.refetch();
+      this.hqTx.refetch();
     }
     this.toHost.disown();
     this.abandoned += this.toBoard.disown();
@@ -292,6 +309,7 @@ export class DataPath {
     if (rc < 0) return rc;
     this.toHost.finish();
     if (this.toHost.notify) this.port.notify(1);
+    this.toHost.flush();
     this.toBoard.finish();
     if (this.toBoard.notify) this.port.notify(0);
     if (this.irq.turn(this.ch.write) !== 0) this.ch.write.commit();

@@ -28,7 +28,13 @@ const TWO32 = 4294967296;
 /** high word of addresses that are not exact in a Number; nobody has memory there, and it reads as ones like any such */
 const FAR_HI = 1 << 21;
 
-export class EdmaFetcher implements Fetcher {
+/** A fetcher that is for something else first. */
+export interface SpareFetcher extends Fetcher {
+  /** nothing of its own to do */
+  idle(): boolean;
+}
+
+export class EdmaFetcher implements SpareFetcher {
   readonly cpuReads = 0;
   private readonly ch: DmaChannel;
   constructor(channel: DmaChannel) {
@@ -47,6 +53,9 @@ export class EdmaFetcher implements Fetcher {
   commit(): number {
     this.ch.commit();
     return this.ch.putCount;
+  }
+  idle(): boolean {
+    return this.ch.putCount === this.ch.doneCount;
   }
   landed(mark: number): boolean {
     return ((this.ch.doneCount - mark) | 0) >= 0;

@@ -19,7 +19,7 @@ import {
   R_INDIRECT,
   R_INDIRECT_NOT_NEGOTIATED,
 } from "./codes.ts";
-import type { Fetcher } from "./fetch.ts";
+import type { Fetcher, SpareFetcher } from "./fetch.ts";
 import { CONFIRM_DUE, HostUsed, type RingAddresses } from "./host-used.ts";
 import type { Segments } from "./segments.ts";
 import { TUNING, type Tuning } from "./tuning.ts";
@@ -35,6 +35,9 @@ const LOOK_BYTES = 8;
 const GUESS = 4;
 /** rounds without a guess after guesses went wrong */
 const GUESS_PAUSE = 64;
+
+/** descriptors of a chain that are asked for with its head at the most; Linux has 2 + MAX_SKB_FRAGS */
+const SPAN_MAX = 20;
 
 const IDLE = 0;
 const ENTRIES = 1;
@@ -59,6 +62,9 @@ export class HostRing extends HostUsed {
   emptyFetches = 0;
 
   private readonly fetcher: Fetcher;
+  private readonly spare: SpareFetcher | null;
+  /** what the round under way goes through */
+  private via: Fetcher;
   private readonly tuning: Tuning;
   private readonly mem: DmaRegion;
   private readonly maxSize: number;
@@ -80,6 +86,7 @@ export class HostRing extends HostUsed {
   private lookCount = 0;
   /** turns until the next look at a ring without news */
   private lookWait = 0;
+  private gap = 0;
   /** avail index as of the newest answer */
   private hostIdx = 0;
 
@@ -90,6 +97,8 @@ export class HostRing extends HostUsed {
   private target = 0;
   private misses = 0;
   private guessPause = 0;
+  /** neighbouring descriptors that the last chain had */
+  private span = 1;
   private guessed = false;
 
   private indirect = false;
@@ -108,10 +117,13 @@ export class HostRing extends HostUsed {
     fetcher: Fetcher,
     maxSize: number,
     tuning: Tuning = TUNING,
+    spare: SpareFetcher | null = null,
   ) {
     super(name, memory, maxSize);
     this.write = write;
     this.fetcher = fetcher;
+    this.via = fetcher;
+    this.spare = spare;
     this.maxSize = maxSize;
     this.tuning = tuning;
     const availSpan = (availBytes(maxSize) + 63) & ~63;
@@ -140,6 +152,8 @@ export class HostRing extends HostUsed {
     this.lookCount = 0;
     this.lookWait = 0;
     this.guessPause = 0;
+    this.span = 1;
+    this.via = this.fetcher;
   }
 
   /** After attach(): not from 0 but from where this ring was, with nothing of it taken and not given back. */
@@ -159,10 +173,11 @@ export class HostRing extends HostUsed {
   }
 
   /**
-   * One step of both machines. `wanted`: look for news (an interrupt decision that waits looks in any case).
-   * @returns 0 or a negative code with a, b
+   * One step of both machines. `wanted`: look for news (an interrupt decision that waits looks in any case); `busy`:
+   * the way to the host is full, so look less often. @returns 0 or a negative code with a, b
    */
-  step(wanted: boolean): number {
+  step(wanted: boolean, busy = false): number {
+    this.gap = busy ? this.tuning.busyGap : this.tuning.pollGap;
     let rc: number = OK;
     while (this.lookCount > 0 && this.fetcher.landed(this.lookMark[this.lookFirst]!)) {
       rc = this.endLook();
@@ -175,7 +190,7 @@ export class HostRing extends HostUsed {
   }
 
   private goOn(): number {
-    if (!this.fetcher.landed(this.mark)) return OK;
+    if (!this.via.landed(this.mark)) return OK;
     if (this.state === ENTRIES) return this.onEntries();
     if (this.state === DESCS) return this.closeChains();
     this.finish();
@@ -189,10 +204,10 @@ export class HostRing extends HostUsed {
     const off = this.lookOff + k * LOOK_BYTES;
     this.fetches++;
     this.lookCount++;
-    this.lookWait = this.tuning.pollGap;
+    this.lookWait = this.gap;
     this.lookSerials[k] = this.lookBegins();
     this.fetcher.put(4, this.availLo, this.availHi, this.mem, off);
-    if (this.eventIdx) this.fetchAt(2, this.availLo, this.availHi, 4 + 2 * this.size, off + 4);
+    if (this.eventIdx) this.fetchAt(this.fetcher, 2, this.availLo, this.availHi, 4 + 2 * this.size, off + 4);
   }
 
   private beginLook(): void {
@@ -231,56 +246,58 @@ export class HostRing extends HostUsed {
   // --- rounds ---
 
   private beginRound(wanted: boolean): number {
-    const { fetcher, seen, size } = this;
-    if (fetcher.room() < 8) return OK;
+    const { seen, size, spare } = this;
+    const via = spare?.idle() ? spare : this.fetcher;
+    if (via.room() < 8) return OK;
+    this.via = via;
     const fresh = (this.hostIdx - seen) & 0xffff;
     const slot = seen & this.mask;
     const first = fresh < size - slot ? fresh : size - slot;
-    this.fetchAt(2 * first, this.availLo, this.availHi, 4 + 2 * slot, 4 + 2 * slot);
-    if (first < fresh) this.fetchAt(2 * (fresh - first), this.availLo, this.availHi, 4, 4);
+    this.fetchAt(via, 2 * first, this.availLo, this.availHi, 4 + 2 * slot, 4 + 2 * slot);
+    if (first < fresh) this.fetchAt(via, 2 * (fresh - first), this.availLo, this.availHi, 4, 4);
     this.target = this.hostIdx;
     this.round = (this.round + 1) | 0;
     this.runLo = -1;
     this.misses = 0;
-    this.guessed = this.tuning.guess && fresh < GUESS && size >= GUESS && this.used !== 0 && --this.guessPause < 0;
+    this.guessed = this.tuning.guess && fresh < GUESS && this.used !== 0 && --this.guessPause < 0;
     if (this.guessed) this.putGuess();
-    const look = wanted && this.write === 0 && this.tuning.pollAhead && this.lookCount < LOOKS;
-    const k = (this.lookFirst + this.lookCount) & (LOOKS - 1);
-    if (look) this.putLook();
-    this.mark = fetcher.commit();
-    if (look) this.lookMark[k] = this.mark;
     this.state = ENTRIES;
-    return fetcher.landed(this.mark) ? this.onEntries() : OK;
+    this.mark = via.commit();
+    if (wanted && this.write === 0 && this.tuning.pollAhead && !this.guessed) this.beginLook();
+    return via.landed(this.mark) ? this.onEntries() : OK;
   }
 
   /** Linux hands descriptors out last freed first, so a lone frame often has the head of the one before, or the next. */
   private putGuess(): void {
     const last = this.lastUsed();
-    const low = last + GUESS <= this.size ? last : this.size - GUESS;
-    for (let d = low; d < low + GUESS; d++) this.stamp[d] = this.round;
-    this.fetchAt(GUESS * 16, this.descLo, this.descHi, low * 16, this.descOff + low * 16);
+    let count = this.span > GUESS ? this.span : GUESS;
+    if (count > this.size) count = this.size;
+    const low = last + count <= this.size ? last : this.size - count;
+    for (let d = low; d < low + count; d++) this.stamp[d] = this.round;
+    this.fetchAt(this.via, count * 16, this.descLo, this.descHi, low * 16, this.descOff + low * 16);
   }
 
   private onEntries(): number {
     const fresh = (this.target - this.seen) & 0xffff;
     // Many at once: the whole table, and of receive buffers earlier, since what they cost goes the way that has room.
-    if (fresh * (this.write === 0 ? 2 : 4) >= this.size || this.fetcher.room() < fresh + 4) return this.needAll();
+    if (fresh * (this.write === 0 ? 2 : 4) >= this.size || this.via.room() < fresh + 4) return this.needAll();
     for (let i = this.seen; i !== this.target; i = (i + 1) & 0xffff) {
       const head = this.avail[2 + (i & this.mask)]!;
       if (head >= this.size) return this.bad(R_DESC_INDEX, head, this.size);
       if (this.stamp[head] !== this.round) this.misses++;
       this.need(head);
+      for (let n = head + 1; n < head + this.span && n < this.size; n++) this.need(n);
     }
     this.state = DESCS;
-    if (this.misses === 0) return this.closeChains();
+    if (this.misses === 0 && this.runLo < 0) return this.closeChains();
     if (this.guessed) this.guessPause = GUESS_PAUSE;
     return this.await();
   }
 
   /** The whole table in one element: cheaper than many small requests, or than many round trips along a chain. */
   private needAll(): number {
-    if (this.fetcher.room() < 1) return OK;
-    this.fetchAt(this.size * 16, this.descLo, this.descHi, 0, this.descOff);
+    if (this.via.room() < 1) return OK;
+    this.fetchAt(this.via, this.size * 16, this.descLo, this.descHi, 0, this.descOff);
     this.runLo = -1;
     // Without tables nothing is left to be followed: what the chains say is checked when they are walked.
     this.state = this.indirect ? DESCS : TABLES;
@@ -288,15 +305,15 @@ export class HostRing extends HostUsed {
       this.stamp.fill(this.round, 0, this.size);
       return this.await();
     }
-    this.mark = this.fetcher.commit();
-    if (this.fetcher.landed(this.mark)) this.finish();
+    this.mark = this.via.commit();
+    if (this.via.landed(this.mark)) this.finish();
     return OK;
   }
 
   private await(): number {
     this.flushRun();
-    this.mark = this.fetcher.commit();
-    return this.fetcher.landed(this.mark) ? this.closeChains() : OK;
+    this.mark = this.via.commit();
+    return this.via.landed(this.mark) ? this.closeChains() : OK;
   }
 
   /** Follow the chains of the new heads; fetch what links point to until every chain is complete. */
@@ -304,13 +321,15 @@ export class HostRing extends HostUsed {
     const { desc, mask, stamp, round, size, target } = this;
     let missing = 0;
     let tables = 0;
+    let span = 1;
     // Once stamped, a descriptor must really be fetched: so begin only with room for one element a chain.
-    if (this.fetcher.room() < ((target - this.seen) & 0xffff) + 2) return OK;
+    if (this.via.room() < ((target - this.seen) & 0xffff) + 2) return OK;
     this.runLo = -1;
     for (let i = this.seen; i !== target; i = (i + 1) & 0xffff) {
       const head = this.avail[2 + (i & mask)]!;
       if (head >= size) return this.bad(R_DESC_INDEX, head, size);
       let d = head;
+      let run = 1;
       for (let ttl = size; ; ttl--) {
         if (stamp[d] !== round) {
           missing++;
@@ -324,12 +343,18 @@ export class HostRing extends HostUsed {
           tables++;
           break;
         }
-        if ((flagsNext & DESC_F_NEXT) === 0) break;
-        d = flagsNext >>> 16;
-        if (d >= size) return this.bad(R_DESC_INDEX, d, size);
+        if ((flagsNext & DESC_F_NEXT) === 0) {
+          span = run;
+          break;
+        }
+        const next = flagsNext >>> 16;
+        if (next >= size) return this.bad(R_DESC_INDEX, next, size);
+        if (next === d + 1) run++;
+        d = next;
         if (ttl === 0) return this.bad(R_DESC_LOOP, head, size);
       }
     }
+    if (this.tuning.span && span <= SPAN_MAX) this.span = span;
     if (missing > 0) {
       // A chain that goes on and on: no more round trips for a few descriptors each.
       if (++this.misses > 3) return this.needAll();
@@ -355,16 +380,16 @@ export class HostRing extends HostUsed {
       const w = d << 2;
       const len = this.desc[w + 2]!;
       if (len <= 0 || (len & 15) !== 0 || len > INDIRECT_MAX * 16) return this.bad(R_INDIRECT, head, len);
-      if (this.fetcher.room() < 1) {
+      if (this.via.room() < 1) {
         // Take what has been asked for; the rest comes with the next round.
         this.target = i;
         break;
       }
-      this.fetcher.put(len, this.desc[w]!, this.desc[w + 1]!, this.mem, this.tableOff + head * INDIRECT_MAX * 16);
+      this.via.put(len, this.desc[w]!, this.desc[w + 1]!, this.mem, this.tableOff + head * INDIRECT_MAX * 16);
     }
-    this.mark = this.fetcher.commit();
+    this.mark = this.via.commit();
     this.state = TABLES;
-    if (this.fetcher.landed(this.mark)) this.finish();
+    if (this.via.landed(this.mark)) this.finish();
     return OK;
   }
 
@@ -397,13 +422,13 @@ export class HostRing extends HostUsed {
   private flushRun(): void {
     if (this.runLo < 0) return;
     const off = this.runLo * 16;
-    this.fetchAt((this.runHi - this.runLo + 1) * 16, this.descLo, this.descHi, off, this.descOff + off);
+    this.fetchAt(this.via, (this.runHi - this.runLo + 1) * 16, this.descLo, this.descHi, off, this.descOff + off);
     this.runLo = -1;
   }
 
-  private fetchAt(bytes: number, lo: number, hi: number, add: number, off: number): void {
+  private fetchAt(via: Fetcher, bytes: number, lo: number, hi: number, add: number, off: number): void {
     const at = (lo + add) | 0;
-    this.fetcher.put(bytes, at, at >>> 0 < lo >>> 0 ? hi + 1 : hi, this.mem, off);
+    via.put(bytes, at, at >>> 0 < lo >>> 0 ? hi + 1 : hi, this.mem, off);
   }
 
   /** The channel that fetches was restarted: what was asked for is lost, ask again. */

@@ -96,6 +96,11 @@ export class HostUsed {
     this.used = (this.used + 1) & 0xffff;
   }
 
+  /** used elements that are not on their way yet */
+  get staged(): number {
+    return (this.used - this.published) & 0xffff;
+  }
+
   /** The head used last; only valid once something was used in this life. */
   protected lastUsed(): number {
     return this.stage[((this.used - 1) & this.mask) << 1]!;

@@ -15,6 +15,8 @@ import type { DirectionLimits } from "./to-host.ts";
 const RECORDS = 4096;
 const MAX_BUFFERS = 128;
 const ETH_MIN = 14;
+/** bytes of frames whose chains the host gets back together at the most */
+const OWED_BYTES = 131072;
 
 export class ToBoard {
   frames = 0;
@@ -59,12 +61,24 @@ export class ToBoard {
   private bufFirst = 0;
   private bufLast = 0;
   private inflight = 0;
+  private readonly coalesce: number;
+  /** bytes of the frames whose chains the host has not got back */
+  private owedBytes = 0;
   private readonly lens = new Int32Array(MAX_BUFFERS);
   // the burst that is being put together, and the board's receive buffers that are left for it
   private begun = 0;
   private ready = 0;
 
-  constructor(eq: BoardRing, hq: HostRing, rd: DmaChannel, wr: DmaChannel, irq: Interrupts, limits: DirectionLimits) {
+  constructor(
+    eq: BoardRing,
+    hq: HostRing,
+    rd: DmaChannel,
+    wr: DmaChannel,
+    irq: Interrupts,
+    limits: DirectionLimits,
+    coalesce = 1,
+  ) {
+    this.coalesce = coalesce;
     this.eq = eq;
     this.hq = hq;
     this.rd = rd;
@@ -83,6 +97,7 @@ export class ToBoard {
     this.first = this.last = 0;
     this.bufFirst = this.bufLast = 0;
     this.inflight = 0;
+    this.owedBytes = 0;
   }
 
   /** A new life of the board's driver. @param mergeable it negotiated MRG_RXBUF */
@@ -291,6 +306,7 @@ export class ToBoard {
     if (wr.room() < HostRing.PUBLISH_ELEMENTS + 2) return 0;
     const u8 = eq.bytes;
     let frames = 0;
+    let bytes = 0;
     while (this.first !== this.last) {
       const r = this.first & (RECORDS - 1);
       if (((done - this.recEnd[r]!) | 0) < 0) break;
@@ -307,12 +323,17 @@ export class ToBoard {
         this.bufFirst = (this.bufFirst + 1) | 0;
       }
       hq.pushUsed(this.recHead[r]!, 0);
-      this.inflight -= this.recBytes[r]!;
+      bytes += this.recBytes[r]!;
       this.first = (this.first + 1) | 0;
       frames++;
     }
     if (frames === 0) return 0;
+    this.inflight -= bytes;
+    this.owedBytes += bytes;
     this.notify = eq.publish();
+    // The host only gets its buffers back here: while more is under way it can wait for some more.
+    if (this.first !== this.last && hq.staged < this.coalesce && this.owedBytes < OWED_BYTES) return frames;
+    this.owedBytes = 0;
     hq.publish(wr);
     if (hq.wantsInterrupt()) {
       this.irq.raise(wr, this.vector);
@@ -329,6 +350,7 @@ export class ToBoard {
     this.bufFirst = this.bufLast;
     this.first = this.last;
     this.inflight = 0;
+    this.owedBytes = 0;
     this.notify = false;
     return lost;
   }

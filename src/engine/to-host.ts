@@ -17,6 +17,8 @@ const HDR_SLOT = 32;
 const RECORDS = 4096;
 /** receive buffers of one frame at the most: 64 KiB in buffers of 512 bytes */
 const MAX_BUFFERS = 128;
+/** elements of others in front of which used elements are not announced at once */
+const LINE = 6;
 /** chains under way from which on the board's driver gets them back as soon as they are done */
 const LAZY_CHAINS = 32;
 /** Ethernet header */
@@ -81,6 +83,7 @@ export class ToHost {
   private eqTail = 0;
   private inflight = 0;
   private readonly lazyTurns: number;
+  private readonly coalesce: number;
   private lazy = 0;
 
   constructor(
@@ -91,6 +94,7 @@ export class ToHost {
     memory: DmaMemory,
     limits: DirectionLimits,
     lazyTurns = 0,
+    coalesce = 1,
   ) {
     this.eq = eq;
     this.hq = hq;
@@ -98,6 +102,7 @@ export class ToHost {
     this.irq = irq;
     this.limits = limits;
     this.lazyTurns = lazyTurns;
+    this.coalesce = coalesce;
     this.hdr = memory.alloc("tx-headers", HDR_SLOTS * HDR_SLOT, 64);
     this.hdrLo = this.hdr.bus | 0;
     this.hdrHi = Math.floor(this.hdr.bus / 4294967296);
@@ -143,11 +148,8 @@ export class ToHost {
   private endBurst(before: number): void {
     const { hq, ch } = this;
     if (ch.putCount !== before) {
-      hq.publish(ch);
-      if (hq.wantsInterrupt()) {
-        this.irq.raise(ch, this.vector);
-        hq.interruptSent();
-      } else hq.confirmLater(ch.putCount);
+      // Behind much else the announcement can wait for more of its kind: it would stand in line anyway.
+      if (((before - ch.doneCount) | 0) <= LINE || hq.staged >= this.coalesce) this.announce();
       ch.commit();
       this.elements += (ch.putCount - before) | 0;
     }
@@ -158,6 +160,27 @@ export class ToHost {
     this.recTail = (this.recTail + 1) | 0;
     this.inflight += this.burstBytes;
     this.bursts++;
+  }
+
+  /** Put used elements, index and interrupt; there is room, the caller commits. */
+  private announce(): void {
+    const { hq, ch } = this;
+    hq.publish(ch);
+    if (hq.wantsInterrupt()) {
+      this.irq.raise(ch, this.vector);
+      hq.interruptSent();
+    } else hq.confirmLater(ch.putCount);
+  }
+
+  /** Once a turn: announce what has waited, when the line has become short. */
+  flush(): void {
+    const { hq, ch } = this;
+    if (hq.staged === 0 || ((ch.putCount - ch.doneCount) | 0) > LINE) return;
+    if (ch.room() < HostRing.PUBLISH_ELEMENTS + 1) return;
+    const before = ch.putCount;
+    this.announce();
+    ch.commit();
+    this.elements += (ch.putCount - before) | 0;
   }
 
   /**
@@ -412,7 +435,7 @@ export class ToHost {
   }
 
   get outstanding(): number {
-    return this.records();
+    return this.records() + (this.hq.staged === 0 ? 0 : 1);
   }
 
   private fault(culprit: string, code: number, a: number, b: number): number {

@@ -2,8 +2,15 @@
 export interface Tuning {
   /** looks at one avail index that may be under way at the same time; 1: the next look waits for the last one's answer */
   readonly polls: number;
-  /** turns from one look at a ring without news to the next, at least */
+  /** turns from one look at a ring without news to the next, at least; and while the way to the host is full */
   readonly pollGap: number;
+  readonly busyGap: number;
+  /** fetch what a look found on the payload's read channel while that rests: looks do not stand in its way there */
+  readonly idleChannel: boolean;
+  /** fetch as many neighbours of a chain's head as the chain before had */
+  readonly span: boolean;
+  /** frames whose used elements go to the host together while the channel is busy with others; 1: none wait */
+  readonly coalesce: number;
   /** ask for the next avail index together with the entries of this round, so that a busy ring takes two round trips, not three */
   readonly pollAhead: boolean;
   /** fetch the descriptors that the driver will likely reuse together with the entries: one round trip less for a lone frame */
@@ -16,7 +23,11 @@ export interface Tuning {
 
 export const TUNING: Tuning = {
   polls: 4,
-  pollGap: 4,
+  pollGap: 2,
+  busyGap: 16,
+  idleChannel: true,
+  span: true,
+  coalesce: 32,
   pollAhead: true,
   guess: true,
   prefetch: true,

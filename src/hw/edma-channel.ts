@@ -280,8 +280,8 @@ export class EdmaChannel implements DmaChannel {
     let n = this.ahead(d.ld32(this.llpOff));
     const pending = (this.commitCount - this.doneCount) | 0;
     // Everything but the element before LLP has landed, whatever the status is: a halted channel halts on that one.
-    // So a busy channel costs one register read; the status is looked at when only that element is left.
-    if (n > 1 && n <= pending) {
+    // So a busy channel costs one register read; the status is looked at when LLP is at the end.
+    if (n > 1 && n < pending) {
       this.advance(n - 1);
       return 0;
     }
@@ -291,6 +291,7 @@ export class EdmaChannel implements DmaChannel {
     if (status === CS_RUNNING) {
       this.acked = true;
       this.stops = 0;
+      if (n > 1 && n <= pending) this.advance(n - 1);
       return 0;
     }
     if (status === CS_HALTED) return this.fail(0);
