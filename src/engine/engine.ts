@@ -178,7 +178,7 @@ class RunningEngine implements Engine {
     while (!signal.stop && !this.stop) {
       const why = service.slice(undefined, this.sleeper.dozing ? DOZE_TURNS : undefined);
       service.attend(why);
-      if (why === SLICE_IDLE) this.sleeper.sleep();
+      if (why === SLICE_IDLE) this.sleeper.sleep(service.nap);
       else this.sleeper.busy();
       const now = Date.now();
       if (now - this.lastFlush >= FLUSH_MS) {

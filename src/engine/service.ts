@@ -10,6 +10,7 @@ import { COMMAND_MASTER } from "../hw/pci.layout.ts";
 import { describe, R_ALL_ONES, R_DMA_ABORT, R_HEADER_LENGTH } from "./codes.ts";
 import type { DataPath } from "./datapath.ts";
 import { FN_DOWN, FN_NONE, FN_REFUSED, FN_UP, type HostFunction } from "./function/function.ts";
+import { HOST_GONE, HOST_NO_MASTER, HOST_STUCK, HostWatch } from "./host-watch.ts";
 import { featureText, lifeOptions, portFeatures, queueText } from "./life.ts";
 import type { EngineLog } from "./log.ts";
 
@@ -18,7 +19,7 @@ export const SLICE_OVER = 0;
 export const SLICE_IDLE = 1;
 export const SLICE_EVENT = 2;
 export const SLICE_FAULT = 3;
-/** the host's side of the link is not as it was: see watch() */
+/** the host's side of the link is not as it was, see host-watch.ts */
 export const SLICE_HOST = 4;
 
 export type LinkState = "waiting" | "no-bus-master" | "live" | "refused" | "stopped";
@@ -28,17 +29,6 @@ export interface ServiceOptions {
   /** turns without work after which slice() returns SLICE_IDLE */
   readonly idleTurns: number;
 }
-
-/** what watch() found */
-const HOST_GONE = 1;
-const HOST_RESET = 2;
-const HOST_NO_MASTER = 3;
-const HOST_STUCK = 4;
-const RETRY_NS = 100_000_000;
-/** nanoseconds of slices in which nothing moves although DMA is under way, after which a channel counts as stuck */
-const STUCK_NS = 1_000_000_000;
-/** most that one slice adds to that: a process that was stopped for a while has not waited for the channel */
-const STUCK_STEP_NS = 10_000_000;
 
 /** most that transfers in flight may take to end while the host waits in a loop */
 const PAUSE_MS = 100;
@@ -55,6 +45,7 @@ export class Service {
   refusals = 0;
   /** what a person should know about a link that carries nothing; "" when all is well */
   diagnosis = "";
+  private readonly watch: HostWatch;
   private event = FN_NONE;
   private code = 0;
   private live = false;
@@ -65,16 +56,11 @@ export class Service {
   /** turns without work in a row; a slice may end before there are enough of them */
   private idle = 0;
   private found = 0;
-  /** config space could not be written: not again before this time, ns */
-  private notBefore = 0;
   private queueResets = 0;
   /** the header length was corrected in this life */
   private corrected = false;
   /** between a ring's reset by the host and its new start: the board's side goes on, no DMA is begun */
   private paused = false;
-  private lastSlice = 0;
-  private lastDone = 0;
-  private still = 0;
   private upSinceMs = 0;
 
   constructor(
@@ -84,7 +70,9 @@ export class Service {
     private readonly dp: DataPath,
     private readonly log: EngineLog,
     private readonly options: ServiceOptions,
-  ) {}
+  ) {
+    this.watch = new HostWatch(ctrl, fn, dp);
+  }
 
   /**
    * Run turns until something wants attention, or `most` turns or SLICE_NS are over. `patience`: turns without work
@@ -95,7 +83,7 @@ export class Service {
     let idleTurns = patience;
     const now = Bun.nanoseconds();
     const until = now + SLICE_NS;
-    this.found = this.watch(now);
+    this.found = this.watch.look(now, this.link === "waiting", this.live);
     if (this.found !== 0) return SLICE_HOST;
     let idle = this.idle;
     for (let t = 1; ; t++) {
@@ -132,30 +120,18 @@ export class Service {
     }
   }
 
-  /**
-   * Once a slice: what nobody tells us. A hot reset or a link that goes down erases config space and the driver's life
-   * with it; DMA with bus mastering off goes nowhere; a channel may hang.
-   */
-  private watch(now: number): number {
-    const { ctrl, fn } = this;
-    const step = Math.min(now - this.lastSlice, STUCK_STEP_NS);
-    this.lastSlice = now;
-    const up = linkUp(ctrl);
-    if (!up) return this.link === "waiting" ? 0 : HOST_GONE;
-    if (!fn.intact()) return now < this.notBefore ? 0 : HOST_RESET;
-    if (!this.live) return 0;
-    if ((command(ctrl) & COMMAND_MASTER) === 0) return fn.stillLive() ? HOST_NO_MASTER : 0;
-    const done = this.dp.doneSum;
-    if (done !== this.lastDone || this.dp.drained) {
-      this.lastDone = done;
-      this.still = 0;
-    } else this.still += step;
-    return this.still > STUCK_NS ? HOST_STUCK : 0;
+  /** nanoseconds that the loop may sleep now */
+  get nap(): number {
+    return this.watch.nap(this.live || this.paused);
   }
 
   /** Deal with what slice() returned. */
   attend(why: number): void {
-    if (why === SLICE_FAULT && this.code === R_HEADER_LENGTH) this.correctHeader();
+    if (why === SLICE_FAULT && !linkUp(this.ctrl)) {
+      // No wonder that DMA failed.
+      this.found = HOST_GONE;
+      this.changed();
+    } else if (why === SLICE_FAULT && this.code === R_HEADER_LENGTH) this.correctHeader();
     else if (why === SLICE_FAULT) this.fault();
     else if (why === SLICE_HOST) this.changed();
     else if (why === SLICE_EVENT) {
@@ -216,7 +192,7 @@ export class Service {
     this.log.info(`${this.port.netdev} is ${up ? "up" : "down"}: the host sees the link ${up ? "up" : "down"}`);
   }
 
-  /** What watch() found. */
+  /** What the watch found. */
   private changed(): void {
     const { fn, dp } = this;
     if (this.found === HOST_NO_MASTER) {
@@ -226,23 +202,25 @@ export class Service {
       return;
     }
     if (this.found === HOST_STUCK) {
-      this.still = 0;
+      this.watch.still = 0;
       this.code = dp.stalled();
       this.fault();
       return;
     }
-    const was = this.link;
-    if (was !== "waiting") this.resets++;
+    const said = this.diagnosis;
+    if (this.link !== "waiting") this.resets++;
     this.stopData();
     this.link = "waiting";
     this.diagnosis = "";
     try {
       dp.hostGone();
       fn.hostGone();
+      if (!fn.intact()) throw new Error("what was written does not read back");
     } catch (e) {
-      this.notBefore = this.lastSlice + RETRY_NS;
-      this.diagnosis = `config space could not be written again after a reset by the host: ${(e as Error).message}`;
-      this.log.error(this.diagnosis);
+      this.watch.retryLater();
+      const text = `config space could not be written again after a reset by the host: ${(e as Error).message}`;
+      if (said !== text) this.log.error(text);
+      this.diagnosis = text;
       return;
     }
     if (this.found === HOST_GONE) this.log.warn("the link to the host went down; waiting for it");

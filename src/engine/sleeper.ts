@@ -41,12 +41,16 @@ export class Sleeper {
     this.ns = FIRST_NS;
   }
 
-  /** Sleep once (a signal ends it too). */
-  sleep(): void {
+  /** Sleep once, at most `most` ns (a signal ends it too). */
+  sleep(most = LAST_NS): void {
     if (this.spin) return;
+    if (most === 0) {
+      this.dozing = false;
+      return;
+    }
     this.sleeps++;
     this.dozing = true;
-    this.time[2] = this.ns;
+    this.time[2] = this.ns < most ? this.ns : most;
     // A TAP stays readable while its frames cannot be taken (the host has no buffers, or is not there): no reason to wake.
     if (this.woken) this.deaf = true;
     this.woken = libc.ppoll(ptrOf(this.fds), this.deaf ? 0 : this.count, ptrOf(this.time), null) > 0;

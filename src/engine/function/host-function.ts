@@ -53,6 +53,8 @@ export interface HostFunction {
   poll(): number;
   /** between FN_UP and FN_DOWN */
   readonly live: boolean;
+  /** A driver has said DRIVER and not yet DRIVER_OK: its queues may come within microseconds, so poll() must not pause. */
+  readonly negotiating: boolean;
   /** One 8-bit load, for use right before a burst. false: call poll() and issue nothing more. */
   stillLive(): boolean;
   /** [0] receiveq, [1] transmitq; meaningful while live */

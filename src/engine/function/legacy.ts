@@ -22,6 +22,7 @@ import {
   LEGACY_QUEUE_SEL,
   LEGACY_STATUS,
   NO_VECTOR,
+  STATUS_DRIVER,
   STATUS_DRIVER_OK,
   STATUS_FAILED,
   STATUS_NEEDS_RESET,
@@ -330,6 +331,10 @@ export class LegacyFunction implements HostFunction {
     if (this.hinted[queue] === 0) return -1;
     this.hinted[queue] = 0;
     return queue;
+  }
+
+  get negotiating(): boolean {
+    return this.state === WATCHING && (this.lastStatus & (STATUS_DRIVER | STATUS_FAILED)) === STATUS_DRIVER;
   }
 
   intact(): boolean {

@@ -19,6 +19,7 @@ import {
   F_GUEST_TSO6,
   F_STATUS,
   NO_VECTOR,
+  STATUS_DRIVER,
   STATUS_DRIVER_OK,
   STATUS_FAILED,
   STATUS_FEATURES_OK,
@@ -346,6 +347,10 @@ export class ModernFunction implements HostFunction {
     if (this.hinted[queue] === 0) return -1;
     this.hinted[queue] = 0;
     return this.hints[queue]! >>> 0;
+  }
+
+  get negotiating(): boolean {
+    return this.state === WATCHING && (this.lastStatus & (STATUS_DRIVER | STATUS_FAILED)) === STATUS_DRIVER;
   }
 
   intact(): boolean {
