@@ -170,5 +170,6 @@ export class EngineRig {
     this.check();
     this.engine.edma.quiesce();
     this.host.close();
+    this.endpoint.close();
   }
 }

@@ -377,6 +377,7 @@ export class PairRig {
   close(): void {
     this.edma.quiesce();
     this.memory.close();
+    this.model.close();
   }
 }
 

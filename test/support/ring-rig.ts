@@ -302,6 +302,7 @@ export class RingRig {
   close(): void {
     this.edma.quiesce();
     this.memory.close();
+    this.model.close();
   }
 }
 
