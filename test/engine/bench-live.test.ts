@@ -101,8 +101,10 @@ describe.skipIf(why !== "")("bench live on the model, a TAP in a namespace", () 
         expect(r.frames_to_host).toBeGreaterThan(10);
         expect(r.cpu_ns_per_frame.median).toBeGreaterThan(0);
         expect(r.seconds).toBeLessThan(5);
-        // bytes counted are those of frames, without virtio's header
-        expect((r.gbps_to_host.median * 1000) / 8 / r.mpps_to_host.median).toBeCloseTo(r.frame_bytes, 0);
+        // bytes counted are those of frames, without virtio's header; an ARP answer of 60 bytes may be among them
+        const mean = (r.gbps_to_host.median * 1000) / 8 / r.mpps_to_host.median;
+        expect(mean).toBeLessThanOrEqual(r.frame_bytes + 0.001);
+        expect(mean).toBeGreaterThan(r.frame_bytes * 0.95);
         if (r.case === "to_host") expect(r.rtt_us).toBeNull();
         else {
           expect(r.rtt_us!.min).toBeGreaterThan(0);
