@@ -79,7 +79,7 @@ async function fault(work: Promise<unknown>): Promise<Fault> {
 }
 
 describe.skipIf(why !== "")("bench live on the model, a TAP in a namespace", () => {
-  for (const modelCore of ["modern-msix", "legacy-intx"])
+  for (const modelCore of ["modern-msix", "legacy-intx"] as const)
     test(`${modelCore}: the namespace's kernel answers every echo, and gets every frame`, async () => {
       namespace();
       let answered = 0;
