@@ -24,7 +24,7 @@ export interface Tuning {
 export const TUNING: Tuning = {
   polls: 4,
   pollGap: 2,
-  busyGap: 16,
+  busyGap: 32,
   idleChannel: true,
   span: true,
   coalesce: 32,

@@ -76,14 +76,11 @@ export abstract class LinkRig {
     const { host, board, o } = this;
     host.reap();
     board.reap();
-    if (o.direction !== "host_to_ep") {
-      host.refill();
-      if (send) board.send(o.ring);
-    }
-    if (o.direction !== "ep_to_host") {
-      board.refill();
-      if (send) host.send(o.ring);
-    }
+    host.refill();
+    board.refill();
+    if (!send) return;
+    if (o.direction !== "host_to_ep") board.send(o.ring);
+    if (o.direction !== "ep_to_host") host.send(o.ring);
   }
 
   /** Senders always have something to send, for `ns` of simulated time. */

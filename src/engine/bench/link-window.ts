@@ -240,7 +240,7 @@ export class WindowRig extends LinkRig {
 
   private beginToBoard(): boolean {
     const { eqRx, hqTx, src, dst } = this;
-    if (this.toBoard.length >= DEPTH || this.rd.room() < 100 || eqRx.available() < 20 || hqTx.available() === 0)
+    if (this.toBoard.length >= DEPTH || this.rd.room() < 100 || eqRx.look() < 20 || hqTx.available() === 0)
       return false;
     src.clear();
     dst.clear();

@@ -61,6 +61,7 @@ const DIRECTIONS: readonly Direction[] = ["ep_to_host", "host_to_ep", "both"];
 /** simulated time before and while it is counted */
 const WARM_NS = 300_000;
 const COUNT_NS = 1_000_000;
+const COUNT_FRAMES = 200;
 const LONE_FRAMES = 200;
 
 function openRig(design: Design, without: Without | null, o: LinkRigOptions): LinkRig {
@@ -103,13 +104,14 @@ function measureRow(
   };
   const rig = openRig(design, without, options);
   const latency = direction === "both" ? null : latencies(rig, o.seed);
-  // The slow designs need longer for a few frames of the largest size.
-  const slow = design === "memcpy-window" ? Math.ceil(frameBytes / 1000) : 1;
+  // At least COUNT_FRAMES frames at the limit, and many more for designs that copy by CPU.
+  const slow = design === "memcpy-window" || without === "dma-fetch" ? Math.ceil(frameBytes / 1000) : 1;
+  const count = slow * Math.max(COUNT_NS, (COUNT_FRAMES * frameBytes * 8) / payloadLimit(timing, direction));
   rig.saturate(WARM_NS * slow);
   const bytes = (): number => rig.host.receivedBytes + rig.board.receivedBytes;
   const { stats } = rig.model.endpoint;
   const before = { bytes: bytes(), reads: stats.nonPostedReads, elements: stats.elements, now: rig.now };
-  rig.saturate(COUNT_NS * slow);
+  rig.saturate(count);
   const ns = rig.now - before.now;
   const frames = (bytes() - before.bytes) / (frameBytes + 12);
   const gbps = (frames * frameBytes * 8) / ns;
