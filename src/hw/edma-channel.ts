@@ -279,9 +279,11 @@ export class EdmaChannel implements DmaChannel {
     if (this.viewport) d.st32(VIEWPORT_SEL, this.select);
     let n = this.ahead(d.ld32(this.llpOff));
     const pending = (this.commitCount - this.doneCount) | 0;
-    // Everything but the element before LLP has landed, whatever the status is: a halted channel halts on that one.
-    // So a busy channel costs one register read; the status is looked at when LLP is at the end.
-    if (n > 1 && n < pending) {
+    // Everything but the element before LLP has landed if the channel was not halted then: LLP of a halted one may be
+    // ahead by all that was fetched (several reads are under way at the same time). For writes this does not matter,
+    // their life ends with it, so a busy write channel costs one register read. What a read did not bring must not
+    // be believed: it would be a frame, or a descriptor.
+    if (this.isWrite && n > 1 && n < pending) {
       this.advance(n - 1);
       return 0;
     }

@@ -407,6 +407,19 @@ describe.each(MAPS)("EdmaChannel %s", (map) => {
     expect(io.done.map((e) => e.sar)).toEqual([10, 11, 12, 13, 14, 15, 16, 17, 18, 19]);
   });
 
+  test("a read channel that halts with LLP ahead of what landed: nothing of that counts as landed", () => {
+    const { io, ch } = make(16, { isWrite: false });
+    for (let i = 0; i < 8; i++) ch.put(1, i, 0, 0, 0);
+    ch.commit();
+    io.step();
+    expect(ch.progress()).toBe(0);
+    const landed = ch.doneCount;
+    io.llp += 5 * LL_BYTES;
+    io.cs = CS_HALTED;
+    expect(ch.progress()).toBe(CH_ABORT);
+    expect(ch.doneCount).toBe(landed);
+  });
+
   test("recover gives up on an engine that stays busy", () => {
     const { io, ch } = make(8);
     ch.put(1, 0, 0, 0, 0);

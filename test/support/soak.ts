@@ -9,6 +9,7 @@ import type { RingFault } from "../../src/hw/model/host-faults.ts";
 import type { HostKernel } from "../../src/hw/model/host-features.ts";
 import type { MODEL_CORES } from "../../src/hw/model/open-model.ts";
 import { Random } from "../../src/hw/model/random.ts";
+import { PRESETS } from "../../src/hw/model/timing.ts";
 import { EngineRig, type EngineRigOptions } from "./engine-rig.ts";
 
 const CORES: (keyof typeof MODEL_CORES)[] = ["modern-msix", "modern-intx", "legacy-msix", "legacy-intx"];
@@ -331,7 +332,7 @@ export class Soak {
   /** With nothing to do, the loop must say so. */
   private idle(what: string): void {
     const { service, dp } = this.rig.engine;
-    for (let i = 0; i < 10; i++) {
+    for (const end = service.turns + 100_000; service.turns < end; ) {
       const why = service.slice(20_000);
       service.attend(why);
       if (why !== SLICE_IDLE) continue;
@@ -356,6 +357,7 @@ function soakOptions(r: Random, seed: number): Partial<EngineRigOptions> {
   const least = pick([64, 256, 1536, 1536]);
   const queueSize = pick([16, 32, 64, 128, 256, 256, 512, 1024]);
   const core = pick(CORES);
+  const timing = r.chance(0.15) ? pick(Object.values(PRESETS)) : null;
   const legacy = r.chance(0.3) || core.startsWith("legacy");
   return {
     core,
@@ -363,6 +365,7 @@ function soakOptions(r: Random, seed: number): Partial<EngineRigOptions> {
     patch: r.chance(0.5),
     portSize: pick([4, 16, 64, 128]),
     model: {
+      timing,
       faults: {
         lostDoorbell: pick([0, 0, 0.3]),
         holdFetched: pick([0, 0, 0.3]),
