@@ -29,8 +29,7 @@ const wordOf = (...bits: number[]): number => bits.reduce((w, b) => w | (1 << b)
 const SAFE = wordOf(F_CSUM, F_MAC, F_HOST_TSO4, F_HOST_TSO6, F_MRG_RXBUF, F_STATUS);
 /** GUEST_CSUM brings ACCESS_PLATFORM (33), bit 4 ORDER_PLATFORM (36): hosts with an IOMMU and weakly ordered hosts work */
 const MODERN_DEFAULT = SAFE | wordOf(F_GUEST_CSUM, B_ORDER_PLATFORM, F_GUEST_TSO4);
-// GUEST_TSO6 (8) stands for RING_RESET (40), which the function answers but the data path cannot yet resume from with
-// one ring fresh and the other going on (freshQueues): only by number.
+// GUEST_TSO6 (8) stands for RING_RESET (40): served, but not yet tried with a stock kernel, so only by number.
 const MODERN_WIDE = MODERN_DEFAULT | wordOf(F_MTU, B_NOTIFICATION_DATA, F_EVENT_IDX);
 const LEGACY_DEFAULT = SAFE | wordOf(F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6);
 const LEGACY_WIDE = LEGACY_DEFAULT | wordOf(F_MTU, F_INDIRECT_DESC, F_EVENT_IDX);
