@@ -60,7 +60,7 @@ const SYSFS_MS = 20;
 /** seconds the kernel waits for an answer of a process that is not there */
 const MSG_TIMEOUT_S = 10;
 /** milliseconds a clean stop may take */
-const STOP_MS = 5000;
+const STOP_MS = 9000;
 const DEFAULT_QUEUE = 256;
 const MIB = 1 << 20;
 

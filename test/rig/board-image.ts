@@ -22,7 +22,7 @@ import { image } from "./image.ts";
 import type { KernelName } from "./packages.ts";
 
 /** bumped when the contents change */
-const RECIPE = 2;
+const RECIPE = 3;
 
 const LIB = "lib/x86_64-linux-gnu";
 const TOOLS = ["usr/bin/ip", "usr/bin/rdma"];
@@ -72,7 +72,7 @@ async function tools(kernel: KernelName, release: string, say: (text: string) =>
   for (const lib of LIBRARIES) copyFileSync(join(rootDir(), "usr", LIB, lib), join(tree, LIB, lib));
   // ibverbs finds its provider by a file in /etc and a library beside libibverbs
   copyFileSync(join(rdmaRoot(), "etc/libibverbs.d/rxe.driver"), join(tree, "etc/libibverbs.d/rxe.driver"));
-  cpSync(join(rdmaRoot(), "usr", LIB, "libibverbs"), join(tree, LIB, "libibverbs"), {
+  cpSync(join(rdmaRoot(), "usr", LIB, "libibverbs"), join(tree, "usr", LIB, "libibverbs"), {
     recursive: true,
     dereference: true,
   });

@@ -9,7 +9,7 @@ import { busybox, cacheDir, ensureDir } from "./cache.ts";
 import type { KernelName } from "./packages.ts";
 
 /** bumped when the wanted packages or modules change */
-const RECIPE = 1;
+const RECIPE = 2;
 
 /** modules by path pattern below kernel/ */
 const WANTED = [
@@ -26,6 +26,7 @@ const WANTED = [
   "net/core/failover*",
   "net/ipv4/udp_tunnel*",
   "net/ipv6/ip6_udp_tunnel*",
+  "fs/configfs/*",
   "lib/*",
   "crypto/*",
   "arch/*/crypto/*",
