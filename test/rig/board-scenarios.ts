@@ -122,3 +122,53 @@ export async function idleShare(p: BoardPair, seconds = 5): Promise<number> {
   const [b, tb] = (await p.board.must(read)).split("\n");
   return Math.round((ticks(b!) - ticks(a!)) / (Number(tb) - Number(ta)));
 }
+
+/**
+ * epnic is killed under traffic and started again by its init script: the board's netdev stays and is taken over each time.
+ * The host's driver cannot know that its queues went away; it is bound again, as docs/board.md says.
+ */
+export const boardCrash = (o: PairOptions, times: number): Promise<Findings> =>
+  withPair(o, async (p, found) => {
+    const [board, host] = [boardOf(p), hostOf(p)];
+    const index = await p.board.must(`cat /sys/class/net/${BOARD_NETDEV}/ifindex`);
+    for (let i = 0; i < times; i++) {
+      await p.board.must(
+        `(ping -q -i 0.02 -w 20 ${HOST_IP} > /dev/null 2>&1 &); sleep 1; kill -9 $(cat /run/epnic.pid); sleep 0.5
+         : > /var/log/epnic.log; sh /etc/init.d/S45epnic start`,
+        120_000,
+      );
+      await p.board.must(waitFor("grep -q 'function is visible' /var/log/epnic.log", 120), 180_000);
+      if (!/took over the live netdev/.test(await p.board.must("cat /var/log/epnic.log")))
+        throw new RigError(`kill ${i + 1}: the netdev was not taken over`);
+      await p.host.must(
+        "cd /sys/bus/virtio/drivers/virtio_net && v=$(ls -d virtio* | head -n 1) && echo $v > unbind && echo $v > bind",
+        120_000,
+      );
+      await p.hostUp();
+      await ping(host, board, 3);
+      await checkedTcp(host, board, 1);
+      await checkedTcp(board, host, 1);
+      const now = await p.board.must(`cat /sys/class/net/${BOARD_NETDEV}/ifindex`);
+      if (now !== index) throw new RigError(`kill ${i + 1}: the board's netdev was made again`);
+    }
+    found.notes.push(`${times} kills, each with a rebind on the host; the board's netdev index ${index} all the time`);
+  });
+
+const RXE = (netdev: string): string =>
+  `modprobe crc32_generic 2> /dev/null; modprobe -a rdma_rxe rdma_ucm && /rig/rdma link add rxe0 type rxe netdev ${netdev} && ulimit -l unlimited`;
+
+/** RoCE of stock kernels over the two netdevs: rping with its data check. */
+export const boardRoce = (o: PairOptions): Promise<Findings> =>
+  withPair({ ...o, hostTools: true }, async (p, found) => {
+    await p.board.must(RXE(BOARD_NETDEV), 60_000);
+    await p.host.must(RXE("$(cat /tmp/netdev)"), 60_000);
+    p.board.fire(`ulimit -l unlimited; timeout 120 rping -s -a ${BOARD_IP} -v -C 20 -V -S 1000 > /tmp/rping 2>&1`);
+    await Bun.sleep(2000);
+    const text = await p.host.must(
+      `ulimit -l unlimited; timeout 100 rping -c -a ${BOARD_IP} -v -C 20 -V -S 1000 2>&1`,
+      110_000,
+    );
+    const pings = text.match(/ping data: /g)?.length ?? 0;
+    if (pings !== 20) throw new RigError(`rping: ${pings} of 20 answered with the right data\n${text.slice(-400)}`);
+    found.notes.push("rping: 20 of 20 RDMA read/write exchanges of 1000 bytes, data verified (-V)");
+  });

@@ -6,6 +6,9 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { RigError } from "./apt.ts";
 import { BOARD_IP, Board, type BoardOptions, NETDEV } from "./board.ts";
+import type { PairOptions } from "./board-pair.ts";
+import { boardCrash, boardRoce, boardTraffic } from "./board-scenarios.ts";
+import { boardVduse } from "./board-vduse.ts";
 import { logDir } from "./cache.ts";
 import * as check from "./checks.ts";
 import { type Context, emptyFindings, type Findings, failure } from "./checks.ts";
@@ -396,6 +399,15 @@ async function plainCycles(c: Context, total: number): Promise<void> {
   await check.features(c);
 }
 
+/** Scenarios with a board of their own (board-*.ts): modern with MSI-X, on kernels that have VDUSE. */
+const board = (name: string, about: string, run: (c: Combination) => Promise<Findings>): Scenario => ({
+  name,
+  about,
+  fits: (c) => c.mode === "held" && c.personality === "modern" && c.irq === "msix" && c.kernel !== "6.1",
+  run,
+});
+const pairOf = (name: string, c: Combination): PairOptions => ({ name, boardKernel: c.kernel, hostKernel: c.kernel });
+
 export const SCENARIOS: readonly Scenario[] = [
   basic,
   rebind,
@@ -407,6 +419,18 @@ export const SCENARIOS: readonly Scenario[] = [
   iommu("swiotlb"),
   blocked,
   plain,
+  board("board-vduse", "one machine: model and VDUSE, checked TCP both ways, epnic killed 5 times", (c) =>
+    boardVduse(c.kernel),
+  ),
+  board("board-amd64", "board and host as two machines: ping, TCP and UDP both ways, idle CPU share", (c) =>
+    boardTraffic(pairOf("board-amd64", c)),
+  ),
+  board("board-crash", "two machines: epnic on the board killed 20 times, the board's netdev stays", (c) =>
+    boardCrash(pairOf("board-crash", c), 20),
+  ),
+  board("board-roce", "two machines: RoCE of both kernels over the card, rping with checked data", (c) =>
+    boardRoce(pairOf("board-roce", c)),
+  ),
 ];
 
 /** modules of the guest that a scenario may want in another order */
