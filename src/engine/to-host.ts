@@ -17,6 +17,10 @@ const HDR_SLOT = 32;
 const RECORDS = 4096;
 /** receive buffers of one frame at the most: 64 KiB in buffers of 512 bytes */
 const MAX_BUFFERS = 128;
+/** bytes of frames that are announced together at the most */
+const OWED_BYTES = 96 * 1024;
+/** bursts that the limit of bytes under way is divided in */
+const BURSTS = 4;
 /** elements of others in front of which used elements are not announced at once */
 const LINE = 6;
 /** chains under way from which on the board's driver gets them back as soon as they are done */
@@ -84,6 +88,8 @@ export class ToHost {
   private inflight = 0;
   private readonly lazyTurns: number;
   private readonly coalesce: number;
+  /** bytes of the frames that are put and not announced */
+  private owedBytes = 0;
   private lazy = 0;
 
   constructor(
@@ -123,7 +129,7 @@ export class ToHost {
     this.vector = vector;
     this.recHead = this.recTail = 0;
     this.eqHead = this.eqTail = 0;
-    this.inflight = 0;
+    this.inflight = this.owedBytes = 0;
   }
 
   /** Begin what can be begun. @returns frames begun, or a negative code with culprit, a, b */
@@ -138,7 +144,9 @@ export class ToHost {
     let rc = 1;
     while (rc > 0) {
       this.singles(most);
+      // A burst is given back as a whole: several must fit, or the list runs dry while one is waited for.
       if (this.begun >= most || this.inflight + this.burstBytes >= this.limits.inflightBytes) break;
+      if (this.burstBytes * BURSTS >= this.limits.inflightBytes) break;
       rc = this.chain();
     }
     if (this.begun > 0) this.endBurst(before);
@@ -149,7 +157,9 @@ export class ToHost {
     const { hq, ch } = this;
     if (ch.putCount !== before) {
       // Behind much else the announcement can wait for more of its kind: it would stand in line anyway.
-      if (((before - ch.doneCount) | 0) <= LINE || hq.staged >= this.coalesce) this.announce();
+      this.owedBytes += this.burstBytes;
+      const enough = hq.staged >= this.coalesce || this.owedBytes >= OWED_BYTES;
+      if (enough || ((before - ch.doneCount) | 0) <= LINE) this.announce();
       ch.commit();
       this.elements += (ch.putCount - before) | 0;
     }
@@ -165,6 +175,7 @@ export class ToHost {
   /** Put used elements, index and interrupt; there is room, the caller commits. */
   private announce(): void {
     const { hq, ch } = this;
+    this.owedBytes = 0;
     hq.publish(ch);
     if (hq.wantsInterrupt()) {
       this.irq.raise(ch, this.vector);
@@ -197,6 +208,8 @@ export class ToHost {
     if (room < frames) frames = room;
     if (this.records() >= RECORDS - 2) return;
     let left = this.limits.inflightBytes - this.inflight - this.burstBytes;
+    const share = this.limits.inflightBytes / BURSTS - this.burstBytes;
+    if (share < left) left = share;
     let bytes = 0;
     let tail = this.eqTail;
     let n = 0;
@@ -387,7 +400,11 @@ export class ToHost {
     const done = this.ch.doneCount;
     if (((done - this.recEnd[this.recHead & (RECORDS - 1)]!) | 0) < 0) return 0;
     // While the board has more under way it can wait a little, and its driver is told about many chains at once.
-    if (this.lazy < this.lazyTurns && ((this.eqTail - this.eqHead) | 0) < LAZY_CHAINS) {
+    if (
+      this.lazy < this.lazyTurns &&
+      this.inflight * 2 < this.limits.inflightBytes &&
+      ((this.eqTail - this.eqHead) | 0) < LAZY_CHAINS
+    ) {
       const newest = this.recEnd[(this.recTail - 1) & (RECORDS - 1)]!;
       if (((done - newest) | 0) < 0) {
         this.lazy++;
@@ -421,7 +438,7 @@ export class ToHost {
       lost++;
     }
     this.recHead = this.recTail;
-    this.inflight = 0;
+    this.inflight = this.owedBytes = 0;
     this.notify = lost > 0 && this.eq.publish();
     return lost;
   }
@@ -430,7 +447,7 @@ export class ToHost {
   disown(): void {
     this.eqHead = this.eqTail;
     this.recHead = this.recTail;
-    this.inflight = 0;
+    this.inflight = this.owedBytes = 0;
     this.notify = false;
   }
 

@@ -27,7 +27,7 @@ export const TUNING: Tuning = {
   busyGap: 32,
   idleChannel: true,
   span: true,
-  coalesce: 32,
+  coalesce: 64,
   pollAhead: true,
   guess: true,
   prefetch: true,

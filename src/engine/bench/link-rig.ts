@@ -24,7 +24,7 @@ export interface LinkRigOptions {
 }
 
 /** Large frames as Linux's TSO makes them, the others in one piece. */
-export const shapeOf = (frameBytes: number): Shape => (frameBytes > 9100 ? "frags4k" : "single");
+export const shapeOf = (frameBytes: number): Shape => (frameBytes > 9100 ? "tso" : "single");
 
 export abstract class LinkRig {
   readonly o: LinkRigOptions;
@@ -32,6 +32,9 @@ export abstract class LinkRig {
   readonly host: Side;
   readonly board: Side;
   protected readonly port: NetPort;
+  /** bytes that receivers have got, and when the newest of them came: frames are announced in groups */
+  arrivedBytes = 0;
+  arrivedAt = 0;
 
   constructor(o: LinkRigOptions) {
     this.o = o;
@@ -76,6 +79,11 @@ export abstract class LinkRig {
     const { host, board, o } = this;
     host.reap();
     board.reap();
+    const bytes = host.receivedBytes + board.receivedBytes;
+    if (bytes !== this.arrivedBytes) {
+      this.arrivedBytes = bytes;
+      this.arrivedAt = this.now;
+    }
     host.refill();
     board.refill();
     if (!send) return;

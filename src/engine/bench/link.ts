@@ -60,8 +60,8 @@ export interface LinkRow {
 const DIRECTIONS: readonly Direction[] = ["ep_to_host", "host_to_ep", "both"];
 /** simulated time before and while it is counted */
 const WARM_NS = 300_000;
-const COUNT_NS = 1_000_000;
-const COUNT_FRAMES = 200;
+const COUNT_NS = 2_000_000;
+const COUNT_FRAMES = 300;
 const LONE_FRAMES = 200;
 
 function openRig(design: Design, without: Without | null, o: LinkRigOptions): LinkRig {
@@ -108,12 +108,11 @@ function measureRow(
   const slow = design === "memcpy-window" || without === "dma-fetch" ? Math.ceil(frameBytes / 1000) : 1;
   const count = slow * Math.max(COUNT_NS, (COUNT_FRAMES * frameBytes * 8) / payloadLimit(timing, direction));
   rig.saturate(WARM_NS * slow);
-  const bytes = (): number => rig.host.receivedBytes + rig.board.receivedBytes;
   const { stats } = rig.model.endpoint;
-  const before = { bytes: bytes(), reads: stats.nonPostedReads, elements: stats.elements, now: rig.now };
+  const before = { bytes: rig.arrivedBytes, reads: stats.nonPostedReads, elements: stats.elements, now: rig.arrivedAt };
   rig.saturate(count);
-  const ns = rig.now - before.now;
-  const frames = (bytes() - before.bytes) / (frameBytes + 12);
+  const ns = rig.arrivedAt - before.now;
+  const frames = (rig.arrivedBytes - before.bytes) / (frameBytes + 12);
   const gbps = (frames * frameBytes * 8) / ns;
   const limit = payloadLimit(timing, direction);
   const row: LinkRow = {

@@ -9,8 +9,9 @@ import type { RingAddresses } from "../host-ring.ts";
  * How a frame lies in memory.
  * single: header and frame in one descriptor on both sides.
  * frags4k, frags32k: header and 66 bytes, then pieces of that size; receive buffers of that size are merged.
+ * tso: what TCP of Linux makes of a large send, fragments of 32 KiB, towards receive buffers of 4 KiB that are merged.
  */
-export const SHAPES = ["single", "frags4k", "frags32k"] as const;
+export const SHAPES = ["single", "frags4k", "frags32k", "tso"] as const;
 export type Shape = (typeof SHAPES)[number];
 
 /** virtio-net header with num_buffers */
@@ -19,7 +20,8 @@ export const HDR = 12;
 const LINEAR = 66;
 /** GOOD_PACKET_LEN rounded up as Linux does it: the least buffer of a mergeable receive ring */
 const RX_MIN = 1536;
-const PIECE = { single: 0, frags4k: 4096, frags32k: 32768 } as const;
+const PIECE = { single: 0, frags4k: 4096, frags32k: 32768, tso: 32768 } as const;
+const RX_MOST = { single: 65536 + 64, frags4k: 4096, frags32k: 32768, tso: 4096 } as const;
 const LINE = 64;
 
 const TWO32 = 4294967296;
@@ -40,8 +42,7 @@ export function txPieces(shape: Shape, frameBytes: number): number[] {
 
 /** Length of the receive buffers posted for such frames. */
 export function rxBuffer(shape: Shape, frameBytes: number): number {
-  const need = Math.max(RX_MIN, lines(HDR + frameBytes));
-  return shape === "single" ? need : Math.min(need, PIECE[shape]);
+  return Math.min(Math.max(RX_MIN, lines(HDR + frameBytes)), RX_MOST[shape]);
 }
 
 function frameSpan(shape: Shape, frameBytes: number): number {
