@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { R_LOCAL_ADDRESS } from "../../src/engine/codes.ts";
-import { dropFront, emit, localOffset, Segments, translate } from "../../src/engine/segments.ts";
+import { cutOut, dropFront, emit, localOffset, Segments, translate } from "../../src/engine/segments.ts";
 import type { DmaChannel } from "../../src/hw/dma-channel.ts";
 import { Random } from "../../src/hw/model/random.ts";
 import type { LocalBuffers } from "../../src/hw/net-port.ts";
@@ -175,4 +175,60 @@ test("dropFront removes whole and partial segments", () => {
   expect([s.count, s.total, s.hi[0], s.lo[0], s.len[0], s.off[0]]).toEqual([3, 109, 1, 1, 1, 4]);
   dropFront(s, 9);
   expect([s.count, s.total, s.lo[0], s.len[0]]).toEqual([1, 100, 0x6000, 100]);
+});
+
+test("cutOut takes bytes out of the middle, over borders and at the ends", () => {
+  const make = (): Segments => {
+    const s = new Segments();
+    for (const [lo, hi, len] of [
+      [0x1000, 1, 10],
+      [-4, 2, 20],
+      [0x3000, 3, 5],
+    ] as const) {
+      s.lo[s.count] = lo;
+      s.hi[s.count] = hi;
+      s.len[s.count] = len;
+      s.off[s.count] = 100 * s.count;
+      s.count++;
+      s.total += len;
+    }
+    return s;
+  };
+  const rows = (s: Segments): number[][] =>
+    Array.from({ length: s.count }, (_, i) => [s.lo[i]!, s.hi[i]!, s.len[i]!, s.off[i]!]);
+  const inside = make();
+  cutOut(inside, 4, 3);
+  expect(rows(inside)).toEqual([
+    [0x1000, 1, 4, 0],
+    [0x1007, 1, 3, 7],
+    [-4, 2, 20, 100],
+    [0x3000, 3, 5, 200],
+  ]);
+  expect(inside.total).toBe(32);
+  const border = make();
+  cutOut(border, 8, 10); // the second segment is entered by 8 bytes, its address wraps into the high word
+  expect(rows(border)).toEqual([
+    [0x1000, 1, 8, 0],
+    [4, 3, 12, 108],
+    [0x3000, 3, 5, 200],
+  ]);
+  const whole = make();
+  cutOut(whole, 10, 20);
+  expect(rows(whole)).toEqual([
+    [0x1000, 1, 10, 0],
+    [0x3000, 3, 5, 200],
+  ]);
+  const front = make();
+  cutOut(front, 0, 12);
+  expect(rows(front)).toEqual([
+    [-2, 2, 18, 102],
+    [0x3000, 3, 5, 200],
+  ]);
+  const end = make();
+  cutOut(end, 30, 5);
+  expect(rows(end)).toEqual([
+    [0x1000, 1, 10, 0],
+    [-4, 2, 20, 100],
+  ]);
+  expect(end.total).toBe(30);
 });
