@@ -92,6 +92,30 @@ test("host memory that reads as ones: the IOMMU is named", () => {
   rig.close();
 });
 
+test("a DMA channel on which nothing moves: said after a second, served again after a reset", () => {
+  const rig = new EngineRig({ core: "modern-msix" });
+  rig.up();
+  rig.exchange(20);
+  const { edma } = rig.endpoint;
+  const turn = edma.turn;
+  edma.turn = () => {};
+  rig.queue(10);
+  const start = Date.now();
+  rig.until("stopped", () => rig.engine.service.link === "stopped", 500_000_000);
+  const ms = Date.now() - start;
+  expect(ms).toBeGreaterThan(900);
+  expect(rig.engine.service.diagnosis).toMatch(
+    /DMA (read|write) channel \d does not come to rest, \d+ elements outstanding/,
+  );
+  edma.turn = turn;
+  rig.host.reset(true);
+  rig.until("left the old life", () => rig.engine.service.link !== "stopped");
+  rig.up();
+  rig.until("backlog", () => rig.port.backlog === 0 && rig.end.backlog === 0);
+  rig.exchange(20);
+  rig.close();
+}, 20_000);
+
 describe("a host that goes without a word", () => {
   for (const core of ["modern-msix", "modern-intx", "legacy-msix", "legacy-intx"] as const) {
     for (const how of ["hot reset", "link down and up", "power cycle"] as const) {
