@@ -13,6 +13,17 @@ const CASES: { name: string; frames: number; options: Partial<PairOptions> }[] =
     options: { hdrLen: 10, mergeable: false, boardMergeable: false, rxBuffer: [3100, 4000], seed: 5 },
   },
   { name: "header of 24 bytes", frames: 4_000, options: { hdrLen: 24, seed: 6 } },
+  { name: "host at 24 bytes, board at 12", frames: 6_000, options: { hdrLen: 24, boardHdrLen: 12, seed: 12 } },
+  {
+    name: "host at 10 bytes without mergeable buffers, board at 12",
+    frames: 5_000,
+    options: { hdrLen: 10, boardHdrLen: 12, mergeable: false, rxBuffer: [3100, 4000], seed: 13 },
+  },
+  {
+    name: "host at 24 bytes, board at 12, large frames in small buffers",
+    frames: 400,
+    options: { hdrLen: 24, boardHdrLen: 12, seed: 14, maxFrame: 65550, rxBuffer: [1024, 4096] },
+  },
   { name: "small rings", frames: 5_000, options: { hostQueue: 64, boardQueue: 32, maxFrame: 1500, seed: 7 } },
   {
     name: "one channel each way, viewport maps",

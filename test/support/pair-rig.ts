@@ -22,6 +22,8 @@ export interface PairOptions {
   hostQueue: number;
   boardQueue: number;
   hdrLen: number;
+  /** header of the board's frames, 0: the same as the host's */
+  boardHdrLen: number;
   mergeable: boolean;
   boardMergeable: boolean;
   eventIdx: boolean;
@@ -41,6 +43,7 @@ const DEFAULTS: PairOptions = {
   hostQueue: 256,
   boardQueue: 256,
   hdrLen: 12,
+  boardHdrLen: 0,
   mergeable: true,
   boardMergeable: true,
   eventIdx: false,
@@ -63,6 +66,7 @@ export class End {
   readonly sent: Uint8Array[] = [];
   received = 0;
   receivedBytes = 0;
+  readonly hdrLen: number;
   reaped = 0;
   /** when not null: what the naive pairing says about the next frames, see expect() */
   private readonly rxPieces = new Map<number, { at: number; len: number }[]>();
@@ -83,6 +87,7 @@ export class End {
     private readonly random: Random,
     grants: Grants | null,
   ) {
+    this.hdrLen = name === "board" && o.boardHdrLen > 0 ? o.boardHdrLen : o.hdrLen;
     const lay = ringLayout(size, 4096);
     const entries = 64;
     const ring = (index: number): DriverRing =>
@@ -142,14 +147,14 @@ export class End {
   /** Queue one frame with random content and header. @returns false when ring or memory is full */
   send(frameBytes: number): boolean {
     if (this.slots.tx.length === 0) return false;
-    const frame = new Uint8Array(this.o.hdrLen + frameBytes);
+    const frame = new Uint8Array(this.hdrLen + frameBytes);
     for (let i = 0; i < frame.length; i++) frame[i] = this.random.next();
     const shape = this.random.below(3);
     const cuts =
       shape === 0
         ? [frame.length]
         : shape === 1
-          ? [this.o.hdrLen, ...this.cut(frameBytes, 18)]
+          ? [this.hdrLen, ...this.cut(frameBytes, 18)]
           : this.cut(frame.length, 19);
     const slot = this.slots.tx[this.slots.tx.length - 1]!;
     const at = this.layOut(slot, cuts);
@@ -206,8 +211,12 @@ export class End {
    */
   receive(peer: End, mergeable: boolean): void {
     while (this.rx.pending()) {
-      const want = peer.sent.shift();
-      if (want === undefined) throw new Error(`${this.name}: a frame that nobody sent`);
+      const sent = peer.sent.shift();
+      if (sent === undefined) throw new Error(`${this.name}: a frame that nobody sent`);
+      // The same frame behind a header of this side's length: what the sender's has not is zero.
+      const want = new Uint8Array(this.hdrLen + sent.length - peer.hdrLen);
+      want.set(sent.subarray(0, Math.min(this.hdrLen, peer.hdrLen)));
+      want.set(sent.subarray(peer.hdrLen), this.hdrLen);
       let at = 0;
       let buffers = 0;
       const got = new Uint8Array(want.length);
@@ -233,7 +242,7 @@ export class End {
         buffers++;
       }
       if (buffers > 1 && !mergeable) throw new Error(`${this.name}: ${buffers} buffers without MRG_RXBUF`);
-      if (this.o.hdrLen >= 12) {
+      if (this.hdrLen >= 12) {
         want[10] = buffers & 0xff;
         want[11] = buffers >>> 8;
       }
@@ -244,7 +253,7 @@ export class End {
         );
       }
       this.received++;
-      this.receivedBytes += want.length - this.o.hdrLen;
+      this.receivedBytes += want.length - this.hdrLen;
     }
   }
 }
@@ -316,6 +325,7 @@ export class PairRig {
       rxVector: 0xffff,
       txVector: 0xffff,
       hdrLen: o.hdrLen,
+      ...(o.boardHdrLen > 0 ? { boardHdrLen: o.boardHdrLen } : {}),
       mergeable: o.mergeable,
       eventIdx: o.eventIdx,
       indirect: o.indirect,
