@@ -4,12 +4,13 @@ import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { Fault } from "../hw/fault.ts";
 import { commonArgs, integer } from "./_args.ts";
 import type { About } from "./_help.ts";
+import { linkArgs } from "./_link_args.ts";
 import { liveArgs } from "./_live_args.ts";
 import type { Out } from "./_out.ts";
 
 /** The sizes of --all, as in the published tables of this field (without FCS), and a TSO frame. */
 export const ALL_SIZES = [60, 128, 256, 512, 1024, 1514, 4096, 9014, 16384, 32768, 65000] as const;
-const MODES = ["cpu", "live"] as const;
+const MODES = ["cpu", "link", "live"] as const;
 type Mode = (typeof MODES)[number];
 const DEFAULT_SIZES = "60,1514,65000";
 
@@ -17,9 +18,9 @@ const args = {
   mode: {
     type: "positional",
     required: false,
-    valueHint: "cpu|live",
+    valueHint: "cpu|link|live",
     description:
-      "what to measure: cpu, the engine's CPU time; live, an attached device; with --compare the first report",
+      "what to measure: cpu, the engine's CPU time; link, designs on a modelled link; live, an attached device; with --compare the first report",
   },
   other: {
     type: "positional",
@@ -66,6 +67,7 @@ const args = {
   cpu: { type: "string", valueHint: "N", description: "pin to this CPU" },
   output: { type: "string", alias: "o", valueHint: "FILE", description: "write the JSON report to FILE as well" },
   html: { type: "string", valueHint: "FILE", description: "write a page with charts to FILE" },
+  ...linkArgs,
   ...liveArgs,
   compare: { type: "boolean", description: "compare two JSON reports instead" },
   ...commonArgs,
@@ -74,19 +76,20 @@ const args = {
 export const about: About = {
   name: "bench",
   summary: "measure, report and compare",
-  synopsis: "[FLAGS] cpu | live DEVICE | --compare REPORT REPORT",
+  synopsis: "[FLAGS] cpu | link | live DEVICE | --compare REPORT REPORT",
   description: [
     "cpu: time of the engine's data path a frame, one direction at a time and both, between two drivers in memory. The DMA is a stand-in outside of the clock and moves no payload, so this is what a board's CPU spends.",
     "Prints the median, the least and the greatest of several measurements; mpps is what one CPU could do at that cost. block p50 and p99.9 are ns for a block of 32 frames a direction (8 of large ones).",
+    "link: the engine, and two designs that were published before, on a model of a PCIe link with time: rate as a share of what the link can carry, latency of a lone frame, CPU loads across the link. The same seed gives the same figures on every machine.",
     "live: the whole card on an attached device, with a station in this process where the board's interface would be. Three cases a size: round_trip, one ICMP echo at a time; to_host, frames that the host throws away; both, a window of echoes that the host's kernel answers. Every measurement ends by the clock, and a device that a run holds is refused.",
   ],
   examples: [
-    ["epnic bench cpu", "three sizes in a few seconds"],
     ["epnic bench cpu -a --html bench.html -o bench.json", "all sizes, with charts and a report to keep"],
     [
       "epnic bench live model --host-netns host",
       "the card with a simulated host, whose kernel answers in that namespace",
     ],
+    ["epnic bench link -a --preset rk3588 --html link.html", "three designs on one link, with charts"],
     ["epnic bench --compare old.json bench.json", "what became slower"],
   ],
   args,
@@ -103,6 +106,8 @@ async function compare(paths: readonly (string | undefined)[], out: Out): Promis
   }
   const { isLive, compareLive } = await import("./_bench_live.ts");
   if (isLive(a) && isLive(b)) return compareLive(a, b, out);
+  const { isLink, compareLink } = await import("./_bench_link.ts");
+  if (isLink(a) && isLink(b)) return compareLink(a, b, out);
   const { readReport, compareReports, comparisonTable } = await import("./_report.ts");
   const rows = compareReports(readReport(a), readReport(b));
   if (rows.length === 0) throw new Fault("E_CONFIG", `${a} and ${b} have no row of the same case and size`);
@@ -132,6 +137,21 @@ async function live(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
   });
 }
 
+/** Every preset, design, direction and size in simulated time. */
+async function link(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
+  const sizes = given.all
+    ? ALL_SIZES.map((s) => (s === 60 ? 64 : s === 1514 ? 1500 : s))
+    : given.sizes === DEFAULT_SIZES
+      ? [64, 1500, 65000]
+      : list("sizes", given.sizes, 60, 65535);
+  const { benchLink } = await import("./_bench_link.ts");
+  const { linkHtml } = await import("./_link_html.ts");
+  return benchLink(given, sizes, out, (report) => {
+    if (given.output !== undefined) writeFileSync(given.output, `${JSON.stringify(report, null, 2)}\n`);
+    if (given.html !== undefined) writeFileSync(given.html, linkHtml(report));
+  });
+}
+
 export default defineCommand({
   meta: { name: "bench", description: about.summary },
   args,
@@ -152,6 +172,7 @@ export default defineCommand({
     if (mode === "live") return live(args, out);
     if (args.other !== undefined) throw new Fault("E_USAGE", `unexpected argument '${args.other}'`);
     if (args.all && args.sizes !== DEFAULT_SIZES) throw new Fault("E_USAGE", "--all and --sizes are both given");
+    if (mode === "link") return link(args, out);
     const options = {
       sizes: args.all ? [...ALL_SIZES] : list("sizes", args.sizes, 60, 65535),
       batches: list("batch", args.batch, 1, 256),

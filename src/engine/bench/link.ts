@@ -51,6 +51,8 @@ export interface LinkRow {
   mframes_per_s: number;
   /** one frame on an idle link; null for "both" */
   latency_us: { p50: number; p99: number } | null;
+  /** the distribution: least, 5th, 10th ... 95th percentile, greatest */
+  latency_steps_us: number[] | null;
   /** the same in link round trips */
   latency_round_trips: number | null;
   cpu_reads_per_frame: number;
@@ -126,8 +128,9 @@ function measureRow(
     limit_gbps: limit,
     share_of_limit: gbps / limit,
     mframes_per_s: (frames / ns) * 1000,
-    latency_us: latency === null ? null : { p50: latency.p50 / 1000, p99: latency.p99 / 1000 },
-    latency_round_trips: latency === null ? null : latency.p50 / timing.roundTripNs,
+    latency_us: latency === null ? null : { p50: at(latency, 0.5), p99: at(latency, 0.99) },
+    latency_steps_us: latency === null ? null : STEPS.map((q) => at(latency, q)),
+    latency_round_trips: latency === null ? null : (at(latency, 0.5) * 1000) / timing.roundTripNs,
     cpu_reads_per_frame: frames === 0 ? 0 : (stats.nonPostedReads - before.reads) / frames,
     elements_per_frame: frames === 0 ? 0 : (stats.elements - before.elements) / frames,
   };
@@ -135,14 +138,19 @@ function measureRow(
   return row;
 }
 
-function latencies(rig: LinkRig, seed: number): { p50: number; p99: number } {
+/** Lone frames, sorted, ns. */
+function latencies(rig: LinkRig, seed: number): Float64Array {
   const pauses = new Pauses(seed);
   const ns = new Float64Array(LONE_FRAMES);
   for (let i = 0; i < 20; i++) rig.lone(20_000 + pauses.next(10_000));
   for (let i = 0; i < LONE_FRAMES; i++) ns[i] = rig.lone(20_000 + pauses.next(10_000));
-  ns.sort();
-  return { p50: ns[LONE_FRAMES >> 1]!, p99: ns[Math.floor(LONE_FRAMES * 0.99)]! };
+  return ns.sort();
 }
+
+const STEPS = Array.from({ length: 21 }, (_, i) => i / 20);
+/** Quantile `q` in us. */
+const at = (sorted: Float64Array, q: number): number =>
+  sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))]! / 1000;
 
 /** Everything asked for, a row after the other. */
 export function* measureLink(o: LinkBenchOptions): Generator<LinkRow> {

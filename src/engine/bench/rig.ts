@@ -7,6 +7,7 @@ import type { LocalBuffers, NetPort } from "../../hw/net-port.ts";
 import { DataPath } from "../datapath.ts";
 import { EdmaFetcher } from "../fetch.ts";
 import { Interrupts } from "../interrupts.ts";
+import { TUNING } from "../tuning.ts";
 import { addresses, buffersSpan, HDR, RING_SPAN, rxBuffer, SHAPES, type Shape, Side, txPieces } from "./side.ts";
 import { StandIn } from "./stand-in.ts";
 
@@ -99,11 +100,21 @@ export class CpuRig {
     };
     const port = benchPort(this.board, buffers, true);
     const { write, read, fetch } = this.dma;
+    // The stand-in shows payload channels as done before it has moved anything, so ring fetches must keep off them.
     const irq = new Interrupts(memory, null, null, 1);
-    this.dp = new DataPath({ memory }, port, { write, read, fetch }, new EdmaFetcher(fetch), irq, ring, {
-      burst: o.batch,
-      inflightBytes: Number.MAX_SAFE_INTEGER,
-    });
+    this.dp = new DataPath(
+      { memory },
+      port,
+      { write, read, fetch },
+      new EdmaFetcher(fetch),
+      irq,
+      ring,
+      {
+        burst: o.batch,
+        inflightBytes: Number.MAX_SAFE_INTEGER,
+      },
+      { ...TUNING, idleChannel: false },
+    );
     this.dp.attach({
       rx: addresses(this.host.rx),
       tx: addresses(this.host.tx),

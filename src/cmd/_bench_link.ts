@@ -1,0 +1,181 @@
+/** `epnic bench link`: its report, table and comparison around the engine's measurement. */
+import { readFileSync } from "node:fs";
+import * as v from "valibot";
+import { DESIGNS, type Design, type LinkRow, measureLink, PRESETS } from "../engine/bench/link.ts";
+import { Fault } from "../hw/fault.ts";
+import { integer } from "./_args.ts";
+import { type Cell, type Out, tableText } from "./_out.ts";
+import { type BenchReport, machineLine, newReport } from "./_report.ts";
+
+const amount = v.pipe(v.number(), v.minValue(0));
+
+export const LinkRowSchema = v.object({
+  preset: v.string(),
+  design: v.picklist(DESIGNS),
+  without: v.nullable(v.string()),
+  direction: v.picklist(["ep_to_host", "host_to_ep", "both"]),
+  frame_bytes: amount,
+  frames: amount,
+  gbps: amount,
+  limit_gbps: amount,
+  share_of_limit: amount,
+  mframes_per_s: amount,
+  latency_us: v.nullable(v.object({ p50: amount, p99: amount })),
+  latency_steps_us: v.nullable(v.array(amount)),
+  latency_round_trips: v.nullable(amount),
+  cpu_reads_per_frame: amount,
+  elements_per_frame: amount,
+});
+
+export type LinkReport = Omit<BenchReport, "rows"> & { rows: LinkRow[] };
+
+const short = (n: number): string => n.toFixed(n >= 100 ? 0 : n >= 10 ? 1 : 2);
+
+export function linkTable(r: LinkReport): string {
+  const head = [
+    "link",
+    "design",
+    "direction",
+    "bytes",
+    "gb/s",
+    "of limit",
+    "mfps",
+    "p50 us",
+    "p99",
+    "rtts",
+    "reads",
+    "el",
+  ];
+  const rows = r.rows.map((x): Cell[] => [
+    x.preset,
+    x.without === null ? x.design : `- ${x.without}`,
+    x.direction,
+    x.frame_bytes,
+    short(x.gbps),
+    x.share_of_limit.toFixed(3),
+    x.mframes_per_s.toFixed(3),
+    x.latency_us === null ? null : short(x.latency_us.p50),
+    x.latency_us === null ? null : short(x.latency_us.p99),
+    x.latency_round_trips === null ? null : short(x.latency_round_trips),
+    short(x.cpu_reads_per_frame),
+    short(x.elements_per_frame),
+  ]);
+  return `${machineLine({ ...r, rows: [] })}\n# simulated time; p50, p99, rtts: a lone frame; reads, el: CPU loads across the link and DMA elements a frame; "- x": epnic without x\n${tableText(head, rows)}`;
+}
+
+/** Whether the file says that it is a link report; anything unreadable is left to readReport() to complain about. */
+export function isLink(path: string): boolean {
+  try {
+    return (JSON.parse(readFileSync(path, "utf8")) as { mode?: unknown }).mode === "link";
+  } catch {
+    return false;
+  }
+}
+
+/** @throws Fault E_CONFIG naming the key that is wrong */
+export function linkRowsOf(path: string): v.InferOutput<typeof LinkRowSchema>[] {
+  const result = v.safeParse(v.object({ rows: v.array(LinkRowSchema) }), JSON.parse(readFileSync(path, "utf8")));
+  if (result.success) return result.output.rows;
+  const issue = result.issues[0];
+  throw new Fault(
+    "E_CONFIG",
+    `${path} is no report of epnic bench link: key '${v.getDotPath(issue) ?? ""}' is ${issue.received}, expected ${issue.expected}`,
+  );
+}
+
+/** The same rows of two reports side by side: what b has of a. */
+export function compareLink(a: string, b: string, out: Out): number {
+  const key = (r: v.InferOutput<typeof LinkRowSchema>): string =>
+    [r.preset, r.design, r.without, r.direction, r.frame_bytes].join(" ");
+  const others = new Map(linkRowsOf(b).map((r) => [key(r), r]));
+  const rows = linkRowsOf(a).flatMap((x) => {
+    const y = others.get(key(x));
+    if (y === undefined) return [];
+    return [
+      {
+        preset: x.preset,
+        design: x.design,
+        without: x.without,
+        direction: x.direction,
+        frame_bytes: x.frame_bytes,
+        rate: x.gbps === 0 ? null : y.gbps / x.gbps,
+        latency_p50: x.latency_us === null || y.latency_us === null ? null : y.latency_us.p50 / x.latency_us.p50,
+      },
+    ];
+  });
+  if (rows.length === 0) throw new Fault("E_CONFIG", `${a} and ${b} have no row of the same link, design and size`);
+  if (out.options.json) out.json({ version: 1, rows });
+  else {
+    const cell = (n: number | null): Cell => (n === null ? null : n.toFixed(3));
+    out.print(
+      tableText(
+        ["link", "design", "direction", "bytes", "gb/s b/a", "p50 b/a"],
+        rows.map((r) => [
+          r.preset,
+          r.without === null ? r.design : `- ${r.without}`,
+          r.direction,
+          r.frame_bytes,
+          cell(r.rate),
+          cell(r.latency_p50),
+        ]),
+      ),
+    );
+  }
+  return 0;
+}
+
+function names<T extends string>(flag: string, text: string, known: readonly T[]): T[] {
+  return text.split(",").map((s) => {
+    const found = known.find((k) => k === s.trim());
+    if (found === undefined)
+      throw new Fault("E_USAGE", `--${flag}: '${s}' is unknown`, `choose of ${known.join(", ")}`);
+    return found;
+  });
+}
+
+export interface LinkGiven {
+  preset: string;
+  design: string;
+  ablation?: boolean | undefined;
+  seed: string;
+  "turn-ns": string;
+  "frame-ns": string;
+}
+
+/** Measure and print; `done` gets the report before it is printed. */
+export async function benchLink(
+  given: LinkGiven,
+  sizes: readonly number[],
+  out: Out,
+  done: (report: LinkReport) => void,
+): Promise<number> {
+  const options = {
+    presets: names("preset", given.preset, Object.keys(PRESETS)),
+    designs: names<Design>("design", given.design, DESIGNS),
+    sizes,
+    ablation: given.ablation === true,
+    seed: integer("seed", given.seed, 0, 2 ** 31 - 1),
+    turnNs: integer("turn-ns", given["turn-ns"], 1, 100_000),
+    frameNs: integer("frame-ns", given["frame-ns"], 0, 100_000),
+  };
+  (await import("./_jit.ts")).needJit();
+  const report: LinkReport = {
+    ...newReport("link", options.seed, {
+      presets: options.presets.join(","),
+      designs: options.designs.join(","),
+      sizes: [...sizes],
+      ablation: options.ablation,
+      turn_ns: options.turnNs,
+      frame_ns: options.frameNs,
+    }),
+    rows: [],
+  };
+  for (const row of measureLink(options)) {
+    report.rows.push(row);
+    out.log.debug(`${row.preset} ${row.design} ${row.direction} ${row.frame_bytes} B: ${row.gbps.toFixed(2)} Gb/s`);
+  }
+  done(report);
+  if (out.options.json) out.json(report);
+  else out.print(linkTable(report));
+  return 0;
+}

@@ -1,0 +1,31 @@
+/** The flags of `epnic bench link`, apart from the rest so that help needs nothing else. */
+import type { ArgsDef } from "citty";
+
+export const linkArgs = {
+  preset: {
+    type: "string",
+    valueHint: "LIST",
+    default: "rk3588,rcar-s4,imx8mp",
+    description: "link: links to model, separated by commas",
+  },
+  design: {
+    type: "string",
+    valueHint: "LIST",
+    default: "epnic,edma-per-frame,memcpy-window",
+    description: "link: designs to measure, separated by commas",
+  },
+  ablation: { type: "boolean", description: "link: also without each of the optimisations" },
+  seed: { type: "string", valueHint: "N", default: "1", description: "link: seed of everything random" },
+  "turn-ns": {
+    type: "string",
+    valueHint: "NS",
+    default: "100",
+    description: "link: what a turn of the service loop costs the board's CPU",
+  },
+  "frame-ns": {
+    type: "string",
+    valueHint: "NS",
+    default: "40",
+    description: "link: what each frame adds to it",
+  },
+} as const satisfies ArgsDef;
