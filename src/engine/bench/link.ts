@@ -13,11 +13,15 @@ export type Design = (typeof DESIGNS)[number];
 
 /** What can be left out of epnic, each alone. */
 export const WITHOUT = {
-  batching: { ...FULL, burst: 1 },
+  batching: { ...FULL, burst: 1, tuning: { coalesce: 1 } },
+  coalescing: { ...FULL, tuning: { coalesce: 1 } },
   "dma-fetch": { ...FULL, window: true },
   prefetch: { ...FULL, tuning: { prefetch: false } },
   "look-ahead": { ...FULL, tuning: { pollAhead: false } },
   "several-looks": { ...FULL, tuning: { polls: 1 } },
+  "idle-channel": { ...FULL, tuning: { idleChannel: false } },
+  "chain-span": { ...FULL, tuning: { span: false } },
+  "busy-gap": { ...FULL, tuning: { busyGap: 2 } },
   guess: { ...FULL, tuning: { guess: false } },
   "lazy-used": { ...FULL, tuning: { lazyTurns: 0 } },
   "header-in-place": FULL,

@@ -1,0 +1,67 @@
+/** bench cpu: that it measures what it says. The figures themselves belong in reports, not here. */
+import { expect, test } from "bun:test";
+import { measureCpu } from "../../src/engine/bench/cpu.ts";
+import { CpuRig, type Direction } from "../../src/engine/bench/rig.ts";
+import { HDR, rxBuffer, SHAPES, type Shape, txPieces } from "../../src/engine/bench/side.ts";
+
+test.each(SHAPES.map((s) => [s] as const))("shape %s: the pieces are the frame, with header", (shape) => {
+  for (const bytes of [60, 64, 78, 1500, 9000, 65000]) {
+    expect(txPieces(shape, bytes).reduce((n, len) => n + len, 0)).toBe(bytes + HDR);
+    expect(rxBuffer(shape, bytes)).toBeGreaterThanOrEqual(Math.min(bytes + HDR, 4096));
+  }
+});
+
+function blocks(shape: Shape, direction: Direction, frameBytes: number, batch: number, frames: number): CpuRig {
+  const rig = new CpuRig({ shape, direction, frameBytes, batch });
+  while (rig.frames < frames) {
+    rig.between();
+    for (let t = 0; t < rig.turns; t++) {
+      const rc = rig.dp.turn();
+      if (rc < 0) throw new Error(`code ${rc}, ${rig.dp.culprit} a=${rig.dp.a} b=${rig.dp.b}`);
+      rig.dma.show();
+    }
+  }
+  return rig;
+}
+
+test.each([
+  ["single", 64, 1],
+  ["single", 64, 32],
+  ["frags4k", 1500, 4],
+  ["frags4k", 65000, 4],
+  ["frags32k", 65000, 1],
+  ["tso", 65000, 4],
+] as const)("%s, %i bytes, batch %i: every frame arrives at both drivers, whole", (shape, bytes, batch) => {
+  for (const direction of ["to_host", "to_board", "both"] as const) {
+    const rig = blocks(shape, direction, bytes, batch, 3000);
+    const { toHost, toBoard } = rig.dp;
+    const sent = { host: toHost.frames, board: toBoard.frames };
+    // Let everything land: more blocks, then what the drivers saw is at least what was begun before.
+    for (let i = 0; i < 8; i++) {
+      rig.between();
+      rig.dp.turn();
+    }
+    expect(rig.host.receivedBytes).toBeGreaterThanOrEqual(sent.host * (bytes + HDR));
+    expect(rig.board.receivedBytes).toBeGreaterThanOrEqual(sent.board * (bytes + HDR));
+    expect(toHost.dropped + toBoard.dropped).toBe(0);
+    expect(direction === "to_board" ? toHost.frames : toBoard.frames).toBe(direction === "both" ? toBoard.frames : 0);
+    rig.close();
+  }
+});
+
+test("a row has what it says, and the turns allocate nothing", () => {
+  const r = measureCpu(
+    { shape: "single", direction: "both", frameBytes: 64, batch: 32 },
+    { runs: 2, frames: 60_000, warmup: 300_000 },
+  );
+  expect(r.frames).toBeGreaterThanOrEqual(60_000);
+  expect(r.ns_per_frame.min).toBeLessThanOrEqual(r.ns_per_frame.median);
+  expect(r.ns_per_frame.median).toBeLessThanOrEqual(r.ns_per_frame.max);
+  expect(r.ns_per_frame.min).toBeGreaterThan(0);
+  expect(r.burst).toBeGreaterThan(1);
+  expect(r.burst).toBeLessThanOrEqual(32);
+  expect(r.elements_per_frame).toBeGreaterThan(1);
+  expect(r.elements_per_frame).toBeLessThan(2);
+  // Compiler threads may still install code; a single 16-byte cell a frame would be 2 MB.
+  expect(r.bytes_allocated).toBeLessThan(200_000);
+});

@@ -1,0 +1,126 @@
+/** bench link: the limit formula against published figures, determinism, and what each optimisation is for. No timed assertions: all time here is simulated. */
+import { expect, test } from "bun:test";
+import {
+  type LinkBenchOptions,
+  type LinkRow,
+  measureLink,
+  WITHOUT,
+  type Without,
+} from "../../src/engine/bench/link.ts";
+import { type LinkTiming, PRESETS, payloadLimit } from "../../src/hw/model/open-model.ts";
+
+const OPTIONS: LinkBenchOptions = {
+  presets: ["rk3588"],
+  designs: ["epnic"],
+  sizes: [64],
+  ablation: false,
+  seed: 1,
+  turnNs: 100,
+  frameNs: 40,
+};
+const rows = (o: Partial<LinkBenchOptions>): LinkRow[] => [...measureLink({ ...OPTIONS, ...o })];
+const pick = (all: readonly LinkRow[], want: Partial<LinkRow>): LinkRow => {
+  const found = all.filter((r) => Object.entries(want).every(([k, v]) => r[k as keyof LinkRow] === v));
+  expect(found).toHaveLength(1);
+  return found[0]!;
+};
+
+// Published for full-sized packets, as a share of the rate after line encoding. TLP overhead 20 to 28 bytes is what
+// the sources differ in (3 or 4 double words, ECRC), so the figures bound ours.
+test.each([
+  // Xilinx WP350 "Understanding Performance of PCI Express Systems", MPS 128 and 256: 86 % and 92 %
+  [128, 0.84, 0.88],
+  [256, 0.9, 0.93],
+  [512, 0.95, 0.965],
+])("payload limit at MPS %i is the published share", (mps, low, high) => {
+  const t: LinkTiming = { ...PRESETS.rk3588!, mps };
+  const raw = 8 * 4 * (128 / 130);
+  const share = payloadLimit(t, "ep_to_host") / raw;
+  expect(share).toBeGreaterThan(low);
+  expect(share).toBeLessThan(high);
+});
+
+test("raw rates are those of the PCIe generations", () => {
+  // Gen2 x8 carries 32 Gb/s after 8b/10b, Gen3 x8 63.0 Gb/s after 128b/130b (PCIe Base 3.0)
+  const full = (gen: number, width: number): number => {
+    const t: LinkTiming = { ...PRESETS.rk3588!, gen, width, mps: 4096 };
+    return payloadLimit(t, "ep_to_host") / (4096 / (4096 + 24));
+  };
+  expect(full(2, 8)).toBeCloseTo(32, 6);
+  expect(full(3, 8)).toBeCloseTo(63.015, 2);
+  // the 31.5 Gb/s of R-Car S4 that prior art quotes: Gen4 x2
+  expect(full(4, 2)).toBeCloseTo(31.5, 1);
+});
+
+test("reads are limited by completions, and both directions by what they share", () => {
+  for (const t of Object.values(PRESETS)) {
+    const up = payloadLimit(t, "ep_to_host");
+    const down = payloadLimit(t, "host_to_ep");
+    const both = payloadLimit(t, "both");
+    expect(both).toBeLessThan(up + down);
+    expect(both).toBeGreaterThan(0.9 * (up + down));
+  }
+});
+
+test("the same seed gives the same figures", () => {
+  expect(rows({})).toEqual(rows({}));
+});
+
+const full = rows({ designs: ["epnic", "edma-per-frame", "memcpy-window"], sizes: [64, 1500] });
+
+test("no row is over the limit of its link, and nothing stands still", () => {
+  for (const r of full) {
+    expect(r.share_of_limit).toBeLessThanOrEqual(1.001);
+    expect(r.frames).toBeGreaterThan(10);
+  }
+});
+
+test("epnic fills the link at 1500 bytes, and makes no CPU read across it", () => {
+  expect(pick(full, { design: "epnic", direction: "ep_to_host", frame_bytes: 1500 }).share_of_limit).toBeGreaterThan(
+    0.95,
+  );
+  expect(pick(full, { design: "epnic", direction: "host_to_ep", frame_bytes: 1500 }).share_of_limit).toBeGreaterThan(
+    0.9,
+  );
+  for (const r of full) if (r.design === "epnic") expect(r.cpu_reads_per_frame).toBe(0);
+});
+
+test("small frames: at least five times what one submission a frame reaches", () => {
+  for (const direction of ["ep_to_host", "host_to_ep", "both"] as const) {
+    const ours = pick(full, { design: "epnic", direction, frame_bytes: 64 });
+    const theirs = pick(full, { design: "edma-per-frame", direction, frame_bytes: 64 });
+    expect(ours.mframes_per_s / theirs.mframes_per_s).toBeGreaterThan(5);
+    expect(theirs.cpu_reads_per_frame).toBeGreaterThanOrEqual(3);
+  }
+});
+
+test("a lone frame to the host takes less than two round trips, interrupt included", () => {
+  expect(pick(full, { design: "epnic", direction: "ep_to_host", frame_bytes: 64 }).latency_round_trips).toBeLessThan(2);
+});
+
+test("every optimisation has an off switch, and the report shows what it costs to be without", () => {
+  const off = rows({ ablation: true, sizes: [64, 1500] });
+  const both = (without: Without, direction: "ep_to_host" | "host_to_ep", frame_bytes: number): [LinkRow, LinkRow] => [
+    pick(off, { without: null, direction, frame_bytes }),
+    pick(off, { without, direction, frame_bytes }),
+  ];
+  for (const without of Object.keys(WITHOUT) as Without[])
+    expect(off.filter((r) => r.without === without)).toHaveLength(4);
+  const slower = (without: Without, direction: "ep_to_host" | "host_to_ep", bytes: number, by: number): void => {
+    const [on, without_] = both(without, direction, bytes);
+    expect(on.mframes_per_s / without_.mframes_per_s).toBeGreaterThan(by);
+  };
+  const later = (without: Without, by: number): void => {
+    const [on, without_] = both(without, "host_to_ep", 64);
+    expect(without_.latency_us!.p50 - on.latency_us!.p50).toBeGreaterThan(by);
+  };
+  slower("batching", "ep_to_host", 64, 1.2);
+  slower("coalescing", "ep_to_host", 1500, 1.001);
+  const [calm, eager] = both("busy-gap", "ep_to_host", 1500);
+  expect(eager.elements_per_frame - calm.elements_per_frame).toBeGreaterThan(0.3);
+  slower("dma-fetch", "host_to_ep", 64, 5);
+  slower("header-in-place", "ep_to_host", 64, 1.5);
+  // almost a round trip each
+  later("guess", 0.5);
+  later("several-looks", 0.2);
+}, 60_000);
