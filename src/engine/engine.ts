@@ -13,6 +13,7 @@ import { TapPort } from "../hw/tap-port.ts";
 import { vduseMissing } from "../hw/vduse.ts";
 import { VdusePort } from "../hw/vduse-port.ts";
 import { F_CSUM, F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_TSO4, F_HOST_TSO6 } from "../hw/virtio.layout.ts";
+import { isKept, LifeStore } from "./adopt.ts";
 import { type Assembly, assemble } from "./assemble.ts";
 import { COUNTER_INDEX as C, CounterPage, type CounterState } from "./counters.ts";
 import { featureWord } from "./function/features.ts";
@@ -109,6 +110,12 @@ function openPort(o: EngineOptions, ctrl: Controller, model: ModelHandle | null,
   });
 }
 
+/** Memory that outlives us may hold a life of the host's driver; nothing else may have been allocated yet. */
+function lifeStore(o: EngineOptions, ctrl: Controller): LifeStore | null {
+  if (ctrl.isModel || !isKept(ctrl.memory)) return null;
+  return new LifeStore(ctrl.memory, JSON.stringify([o.personality, o.mtu, o.queueSize, o.features, o.irq, o.fetch]));
+}
+
 /** What the port is started with when the host accepts all of the word. */
 function allAccepted(word: number, mtu: number): PortFeatures {
   const has = (bit: number): boolean => ((word >>> bit) & 1) === 1;
@@ -131,6 +138,7 @@ function build(o: EngineOptions, log: EngineLog, undo: (() => void)[]): Engine {
     model?.controller ?? openController({ device: o.device, ...(o.sysfsRoot ? { sysfsRoot: o.sysfsRoot } : {}) });
   if (model === null) undo.push(() => ctrl.close());
 
+  const life = lifeStore(o, ctrl);
   const port = openPort(o, ctrl, model, log);
   undo.push(() => port.close());
   const parts = assemble(ctrl, port, log, { ...o, mac: o.mac ?? madeMac(o.device) });
@@ -140,7 +148,12 @@ function build(o: EngineOptions, log: EngineLog, undo: (() => void)[]): Engine {
   undo.push(() => parts.fn.close());
   const page = new CounterPage(o.counters);
   undo.push(() => page.close());
-  return new RunningEngine(o, log, { ...parts, ctrl, model, port, page }, undo);
+  const used = life?.adopt(ctrl, parts) ?? null;
+  if (used !== null) {
+    log.info(`went on with the host's driver of an earlier process, used indices ${used[0]} and ${used[1]}`);
+    parts.service.adopt(used[0], used[1]);
+  }
+  return new RunningEngine(o, log, { ...parts, ctrl, model, port, page, life }, undo);
 }
 
 interface Parts extends Assembly {
@@ -148,6 +161,7 @@ interface Parts extends Assembly {
   readonly model: ModelHandle | null;
   readonly port: NetPort;
   readonly page: CounterPage;
+  readonly life: LifeStore | null;
 }
 
 const immediate = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -226,6 +240,7 @@ class RunningEngine implements Engine {
     const { page, dp, service, irq, channels, fetcher, model } = this.p;
     const v = page.values;
     const { toHost, toBoard, hqRx, hqTx } = dp;
+    this.p.life?.follow(service.link === "live", service.negotiations, this.p.fn, this.p.ctrl.memory);
     v[C.to_host_frames] = toHost.frames;
     v[C.to_host_bytes] = toHost.bytes;
     v[C.to_host_dropped] = toHost.dropped;

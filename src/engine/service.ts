@@ -153,6 +153,17 @@ export class Service {
     this.tryStart();
   }
 
+  /** The function went on with a life of an earlier process (adopt.ts), whose rings stand at these used indices. */
+  adopt(rxUsed: number, txUsed: number): void {
+    const { dp, fn } = this;
+    this.up();
+    if (!this.live) return;
+    dp.hqRx.resume(rxUsed);
+    dp.hqTx.resume(txUsed);
+    // Used buffers may lie there without the interrupt that belongs to them; one too many does no harm.
+    for (const q of fn.queues) dp.configInterrupt(q.vector);
+  }
+
   /** Start the data path once the host lets us master the bus (PCI 6.2.2; Linux does so before it binds the driver). */
   private tryStart(): void {
     const { fn, port, dp } = this;

@@ -5,7 +5,8 @@
  * Pages come from a hugetlb memfd; the kernel gives them in any order, so more are taken than needed, the longest runs
  * of physical neighbours are kept and mapped in physical order, and the rest is given back.
  */
-import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, readSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { type Chunk, ChunkMemory } from "./dma-chunk.ts";
 import { Fault } from "./fault.ts";
 import {
@@ -21,10 +22,13 @@ import {
   MFD_HUGETLB,
   mapFailed,
   mmap,
+  O_CLOEXEC,
+  O_CREAT,
+  O_RDWR,
   PROT_READ,
   PROT_WRITE,
 } from "./libc.ts";
-import { unmap } from "./mem.ts";
+import { fill, unmap } from "./mem.ts";
 
 export const HUGE_2M = 2 * 1024 * 1024;
 export const HUGE_1G = 1024 * 1024 * 1024;
@@ -45,6 +49,17 @@ export function hugepages(pageSize: number): { free: number; total: number } {
     }
   };
   return { free: read("free_hugepages"), total: read("nr_hugepages") };
+}
+
+/** Where a hugetlbfs with pages of that size is mounted, "" for nowhere. */
+function hugetlbfs(pageSize: number): string {
+  for (const line of readFileSync("/proc/mounts", "utf8").split("\n")) {
+    const [, dir, type, options] = line.split(" ");
+    const size = /pagesize=(\d+)([KMG])/.exec(options ?? "");
+    const bytes = size === null ? HUGE_2M : Number(size[1]) * { K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 }[size[2] as "K"]!;
+    if (type === "hugetlbfs" && dir !== undefined && bytes === pageSize) return dir;
+  }
+  return "";
 }
 
 /** The command that makes `pages` more of them available. */
@@ -112,12 +127,23 @@ function pick(runs: readonly number[][], want: number): number[][] {
 export class HugepageMemory extends ChunkMemory {
   /** contiguous pieces, 1 when the kernel had enough neighbours */
   readonly pieces: number;
+  /** what an earlier process wrote is still there: alloc() gives zeroed memory only after clear() */
+  readonly kept: boolean;
   private readonly at: { ptr: number; size: number };
+  private readonly path: string;
   private closed = false;
 
-  private constructor(chunks: readonly Chunk[], ptr: number, size: number, pageSize: number) {
+  private constructor(
+    chunks: readonly Chunk[],
+    ptr: number,
+    size: number,
+    pageSize: number,
+    file: { path: string; kept: boolean },
+  ) {
     super(chunks, `${reserve(pageSize, Math.ceil(size / pageSize))}, at boot (hugepages=N) for larger pieces`);
     this.at = { ptr, size };
+    this.path = file.path;
+    this.kept = file.kept;
     this.pieces = chunks.length;
   }
 
@@ -125,31 +151,49 @@ export class HugepageMemory extends ChunkMemory {
    * One piece if there are enough neighbours, else the fewest pieces; a region never crosses a piece.
    * @param bytes rounded up to whole pages
    * @param pageSize HUGE_2M or HUGE_1G
+   * @param name memory that outlives a process that was killed: a file of this name, where a hugetlbfs is mounted
    * @throws Fault E_MISSING too few hugepages, E_PERM, E_SYS
    */
-  static open(bytes: number, pageSize: number = HUGE_2M): HugepageMemory {
+  static open(bytes: number, pageSize: number = HUGE_2M, name = ""): HugepageMemory {
     const need = Math.ceil(bytes / pageSize);
     const { free } = hugepages(pageSize);
     if (!(need >= 1)) throw new Fault("E_USAGE", `${bytes} bytes of DMA memory were asked`);
-    if (free < need)
+    const mount = name === "" ? "" : hugetlbfs(pageSize);
+    const path = mount === "" ? "" : join(mount, `epnic-${name.replaceAll("/", "_")}`);
+    const kept = path !== "" && existsSync(path) && statSync(path).size === need * pageSize;
+    if (free < need && !kept)
       throw new Fault(
         "E_MISSING",
         `${need} free hugepages of ${pageSize / 2 ** 20} MiB are needed for DMA memory, there are ${free}`,
         reserve(pageSize, need - free),
       );
+    if (path !== "") {
+      const fd = check(libc.open(cstring(path), O_RDWR | O_CREAT | O_CLOEXEC, 0o600), `open ${path}`);
+      try {
+        return HugepageMemory.collect(fd, need, need, pageSize, { path, kept });
+      } finally {
+        libc.close(fd);
+      }
+    }
     const fd = check(
       libc.memfd_create(cstring("epnic-dma"), MFD_CLOEXEC | MFD_HUGETLB | (Math.log2(pageSize) << MFD_SIZE_SHIFT)),
       "memfd_create of hugepages",
     );
     try {
-      return HugepageMemory.collect(fd, Math.min(free, need * 4), need, pageSize);
+      return HugepageMemory.collect(fd, Math.min(free, need * 4), need, pageSize, { path: "", kept: false });
     } finally {
       libc.close(fd);
     }
   }
 
   /** Take `take` pages, keep the `need` that make the fewest pieces, give the rest back. */
-  private static collect(fd: number, take: number, need: number, pageSize: number): HugepageMemory {
+  private static collect(
+    fd: number,
+    take: number,
+    need: number,
+    pageSize: number,
+    file: { path: string; kept: boolean },
+  ): HugepageMemory {
     check(libc.ftruncate(fd, take * pageSize), `ftruncate to ${take} hugepages`);
     const flags = MAP_SHARED | MAP_POPULATE;
     const all = mmap(`${take} hugepages`, take * pageSize, PROT_READ | PROT_WRITE, flags, fd);
@@ -179,7 +223,7 @@ export class HugepageMemory extends ChunkMemory {
         first += run.length;
         return chunk;
       });
-      const memory = new HugepageMemory(chunks, ptr, size, pageSize);
+      const memory = new HugepageMemory(chunks, ptr, size, pageSize, file);
       ptr = 0;
       return memory;
     } finally {
@@ -188,10 +232,16 @@ export class HugepageMemory extends ChunkMemory {
     }
   }
 
+  /** All bytes to zero. */
+  clear(): void {
+    fill(this.at.ptr, 0, this.at.size);
+  }
+
   /** Unmap. The regions handed out must not be touched any more, by nobody. */
   close(): void {
     if (this.closed) return;
     this.closed = true;
     unmap(this.at.ptr, this.at.size);
+    if (this.path !== "") rmSync(this.path, { force: true });
   }
 }

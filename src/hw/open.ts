@@ -8,7 +8,7 @@ import { type BarRanges, type Board, boardByName, type RangeName } from "./board
 import type { Controller, CoreInfo } from "./controller.ts";
 import { CONFIG_LIMIT_MASK, DBI, DBI2_DEFAULT, TARGET_ABOVE_MASK } from "./dbi.regs.ts";
 import { findCapIn, linkOf } from "./dbi.ts";
-import { HugepageMemory } from "./dma-hugepage.ts";
+import { HUGE_2M, HugepageMemory } from "./dma-hugepage.ts";
 import type { DmaMemory } from "./dma-memory.ts";
 import { EDMA_LEGACY_DBI, EDMA_LEGACY_SIZE, EDMA_UNROLL_ATU, EDMA_UNROLL_SIZE } from "./edma.regs.ts";
 import { channelCounts, detectDmaMap, versionText } from "./edma.ts";
@@ -211,7 +211,8 @@ export function openController(spec: OpenSpec): Controller {
     const window = need("addr_space");
     const block = core.dmaMap === "edma-legacy" || dma === null ? legacyDma : dma;
     const unrolledAtu = core.atuUnrolled ? atu : null;
-    const make = (): DmaMemory => spec.memory ?? HugepageMemory.open(spec.memoryBytes ?? DEFAULT_MEMORY);
+    const make = (): DmaMemory =>
+      spec.memory ?? HugepageMemory.open(spec.memoryBytes ?? DEFAULT_MEMORY, HUGE_2M, c.name);
     const blocks = { dbi, dbi2, atu: unrolledAtu, dma: block, window: window.io, windowBus: window.bus };
     return new BoardController(c.name, blocks, core, mappings, make);
   } catch (e) {

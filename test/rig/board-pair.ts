@@ -115,7 +115,7 @@ export class BoardPair {
     const o = this.#o;
     const log = openSync(join(this.dir, "model.log"), "w");
     const args = ["--board", this.boardSocket, "--host", this.hostSocket, "--core", o.core ?? "modern-msix"];
-    args.push("--hold-ms", String(o.holdMs ?? 20), ...(o.strict === false ? [] : ["--strict"]));
+    args.push("--hold-ms", String(o.holdMs ?? 60), ...(o.strict === false ? [] : ["--strict"]));
     const child = Bun.spawn([...dieWithRig, process.execPath, join(repoDir, "src/hw/model/board-model.ts"), ...args], {
       stdin: "ignore",
       stdout: log,
@@ -137,7 +137,7 @@ export class BoardPair {
     const { board } = this;
     await board.must("modprobe -a vduse virtio_vdpa virtio_net uio_pci_generic", 120_000);
     await board.must(
-      "mkdir -p /usr/bin /var/log /etc/epnic /dev/hugepages && ln -sf /usr/bin/epnic /bin/epnic; ln -sf /bin/start-stop-daemon /usr/bin/; true",
+      "mkdir -p /usr/bin /var/log /etc/epnic /dev/hugepages; mount -t hugetlbfs none /dev/hugepages; ln -sf /usr/bin/epnic /bin/epnic; ln -sf /bin/start-stop-daemon /usr/bin/; true",
     );
     this.device = (
       await board.must(

@@ -44,6 +44,18 @@ export interface FunctionStats {
   queueResets: number;
 }
 
+/** What freezes at DRIVER_OK. */
+export interface AdoptedLife {
+  readonly featuresLo: number;
+  readonly featuresHi: number;
+  readonly hdrLen: number;
+  readonly inOrder: boolean;
+  readonly msix: boolean;
+  readonly configVector: number;
+  readonly status: number;
+  readonly queues: readonly QueueCapture[];
+}
+
 export interface HostFunction {
   readonly personality: "modern" | "legacy";
   /**
@@ -73,6 +85,11 @@ export interface HostFunction {
   readonly hdrLen: number;
   /** Override after a look at the first frame. */
   setHdrLen(bytes: number): void;
+  /**
+   * Take up a life that an earlier process captured; its registers are in BAR memory again. live afterwards, without
+   * FN_UP. Absent where it cannot be done.
+   */
+  adopt?(life: AdoptedLife): void;
   /** the host enabled MSI-X; otherwise it uses INTx */
   readonly msix: boolean;
   /** MSI-X vector of config changes, NO_VECTOR for none and with INTx */

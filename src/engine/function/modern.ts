@@ -28,6 +28,7 @@ import {
 import { judgeVectors, queuesOverlap } from "./capture.ts";
 import { acceptedModern } from "./features.ts";
 import {
+  type AdoptedLife,
   FN_DOWN,
   FN_NONE,
   FN_REFUSED,
@@ -243,6 +244,21 @@ export class ModernFunction implements HostFunction {
     this.live = true;
     this.stats.negotiations++;
     return FN_UP;
+  }
+
+  adopt(life: AdoptedLife): void {
+    for (let k = 0; k < 2; k++) Object.assign(this.queues[k]!, life.queues[k]);
+    this.featuresLo = life.featuresLo;
+    this.featuresHi = life.featuresHi;
+    this.hdrLen = life.hdrLen;
+    this.inOrder = life.inOrder;
+    this.msix = life.msix;
+    this.configVector = life.configVector;
+    this.frozen = this.lastStatus = life.status & ~STATUS_NEEDS_RESET;
+    this.untouched = false;
+    this.freshQueues = 3;
+    this.state = LIVE;
+    this.live = true;
   }
 
   private refuse(status: number, rule: string): number {
