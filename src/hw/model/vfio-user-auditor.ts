@@ -3,7 +3,7 @@
  * moment, and grants exactly these in the host memory's shadow. It walks the rings by itself, apart from the engine, so
  * that a wrong idea of the engine about a ring shows as a violation.
  *
- * Granted: from DRIVER_OK on the descriptor table and the available ring for reading and the used ring for writing; from the moment
+ * Granted: from DRIVER_OK on the descriptor table and the available ring for reading and the used ring for both; from the moment
  * an available index names it, each buffer of a chain, for reading or writing as its descriptor says. Taken back: a
  * chain's buffers when the used index passes it; everything once the driver has reset the device and read the
  * status back, because only then may it reuse the memory (VIRTIO 1.2 2.4.1).
@@ -43,7 +43,8 @@ class QueueAudit {
     this.#rings = [
       { addr: q.desc, len: DESC_SIZE * q.size, mode: GRANT_READ },
       { addr: q.avail, len: availBytes(q.size), mode: GRANT_READ },
-      { addr: q.used, len: usedBytes(q.size), mode: GRANT_WRITE },
+      // readable too: a device that starts over reads its own used index (engine/adopt.ts)
+      { addr: q.used, len: usedBytes(q.size), mode: GRANT_READ | GRANT_WRITE },
     ];
     for (const r of this.#rings) this.#set(r, r.mode);
   }
