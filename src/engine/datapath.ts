@@ -44,6 +44,9 @@ export interface Channels {
 /** elements under way to the host from which on looks at its rings are rare: they take room on the same wire */
 const BUSY = 8;
 
+/** frames of a turn that leave the mirrors time */
+const FEW = 8;
+
 export class DataPath {
   readonly toHost: ToHost;
   readonly toBoard: ToBoard;
@@ -75,6 +78,9 @@ export class DataPath {
   private readonly tuning: Tuning;
   /** receive buffers of the host below which more are fetched */
   private rxLow = 0;
+  /** frames begun in the last turn; turns until the mirrors are attended to */
+  private moved = 0;
+  private ringWait = 0;
   /** toHost.starved as of the last turn */
   private starvedSeen = 0;
 
@@ -161,7 +167,11 @@ export class DataPath {
 
   /** @returns things done (0 = idle), or a negative code with culprit, a, b */
   turn(): number {
-    let rc = this.progress();
+    // While a few frames move every turn, what the mirrors bring can wait for a few turns; large bursts empty a ring.
+    const rings = this.moved === 0 || this.moved > FEW || --this.ringWait < 0;
+    let rc = this.advance(this.ch.write);
+    if (rc === OK) rc = this.advance(this.ch.read);
+    if (rc === OK && rings && this.ch.fetch !== this.ch.read) rc = this.advance(this.ch.fetch);
     if (rc < 0) return rc;
     const write = this.ch.write;
     const port = this.port;
@@ -182,25 +192,20 @@ export class DataPath {
       port.notify(0);
     }
 
-    const hqRx = this.hqRx;
-    const hqTx = this.hqTx;
-    const busy = ((write.putCount - write.doneCount) | 0) > BUSY;
-    rc = hqTx.step(true, busy);
-    if (rc < 0) return this.ringFault(rc, hqTx);
-    // A frame may need more buffers than the low mark.
-    const starved = this.toHost.starved;
-    rc = hqRx.step(hqRx.available() <= this.rxLow || starved !== this.starvedSeen, busy);
-    this.starvedSeen = starved;
-    if (rc < 0) return this.ringFault(rc, hqRx);
-    if (hqRx.interruptDue(write)) this.interrupt(hqRx, this.rxVector);
-    if (hqTx.interruptDue(write)) this.interrupt(hqTx, this.txVector);
+    if (rings) {
+      this.ringWait = this.tuning.ringTurns - 1;
+      rc = this.mirrors();
+      if (rc < 0) return rc;
+    }
     if (this.configDue !== NO_VECTOR) this.configInterrupt(this.configDue);
     if (this.irq.turn(write) !== 0) write.commit();
 
+    this.moved = 0;
     if (!port.ready) return work;
     rc = this.toHost.begin();
     if (rc < 0) return this.fault(rc, this.toHost.culprit, this.toHost.a, this.toHost.b);
     work += rc;
+    this.moved = rc;
     this.toHost.flush();
     if (this.header !== null) {
       rc = this.header.turn(this.hqTx, this.ch.read);
@@ -209,7 +214,25 @@ export class DataPath {
     }
     rc = this.toBoard.begin();
     if (rc < 0) return this.fault(rc, this.toBoard.culprit, this.toBoard.a, this.toBoard.b);
+    this.moved += rc;
     return work + rc;
+  }
+
+  /** Let the mirrors of the host's rings make a step, and interrupts that wait for them. @returns 0 or a negative code */
+  private mirrors(): number {
+    const { hqRx, hqTx } = this;
+    const write = this.ch.write;
+    const busy = ((write.putCount - write.doneCount) | 0) > BUSY;
+    let rc = hqTx.step(true, busy);
+    if (rc < 0) return this.ringFault(rc, hqTx);
+    // A frame may need more buffers than the low mark.
+    const starved = this.toHost.starved;
+    rc = hqRx.step(hqRx.available() <= this.rxLow || starved !== this.starvedSeen, busy);
+    this.starvedSeen = starved;
+    if (rc < 0) return this.ringFault(rc, hqRx);
+    if (hqRx.interruptDue(write)) this.interrupt(hqRx, this.rxVector);
+    if (hqTx.interruptDue(write)) this.interrupt(hqTx, this.txVector);
+    return OK;
   }
 
   /** Look how far every channel with work is. @returns 0 or a negative code */

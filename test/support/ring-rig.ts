@@ -258,7 +258,7 @@ export class RingRig {
 
   /** Turns until nothing moves any more. */
   settle(): void {
-    this.turns(12);
+    this.turns(24);
     for (let i = 0; i < 200 && !(this.dp.quiet && this.dp.drained); i++) this.turns(1);
     this.turns(12);
   }
