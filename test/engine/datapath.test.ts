@@ -247,14 +247,19 @@ describe("the board's driver starts over", () => {
   });
 
   test("the end of the host's life while the board's driver starts over: the new rings stay untouched", () => {
-    const rig = new RingRig();
-    for (let i = 0; i < 5; i++) {
+    const rig = new RingRig({ hostQueue: 64, boardQueue: 64 });
+    for (let i = 0; i < 60; i++) {
       rig.host.post([300]);
       rig.board.post([300]);
+    }
+    // One frame a turn each way until both directions have something under way in the same moment.
+    const both = (): boolean => rig.dp.toHost.outstanding > 0 && rig.dp.toBoard.outstanding > 0;
+    for (let i = 0; i < 50 && !both(); i++) {
       rig.board.send(frame(12, 200, i));
       rig.host.send(frame(12, 200, i));
+      rig.turns(1);
     }
-    while (rig.dp.toHost.outstanding === 0 || rig.dp.toBoard.outstanding === 0) rig.turns(1);
+    expect(both()).toBe(true);
     rig.board.rx.reset();
     rig.board.tx.reset();
     rig.port.generation++;

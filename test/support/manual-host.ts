@@ -335,5 +335,6 @@ export class ManualHost {
     this.engine.service.shutdown(100);
     this.engine.edma.quiesce();
     this.memory.close();
+    this.model.close();
   }
 }
