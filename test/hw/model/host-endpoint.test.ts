@@ -126,7 +126,8 @@ test("set-up faults of the host are refused by the function, and the next bind i
 });
 
 test("ring resets of a live function: down, up again with the one queue fresh, captures right", () => {
-  const r = rig("modern", "wide", {}, {});
+  // the wide set and bit 8, which brings RING_RESET
+  const r = rig("modern", "0x200199fb", {}, {});
   expect(r.run(() => r.side.state === "bound" && r.fn.live)).toBe(true);
   for (let round = 0; round < 10; round++) {
     const which = (round & 1) as 0 | 1;
