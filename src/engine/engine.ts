@@ -193,7 +193,7 @@ class RunningEngine implements Engine {
       const why = service.slice(undefined, this.sleeper.dozing ? DOZE_TURNS : undefined);
       service.attend(why);
       if (why === SLICE_IDLE) this.sleeper.sleep(service.nap);
-      else this.sleeper.busy();
+      else if (!service.resting) this.sleeper.busy();
       const now = Date.now();
       if (now - this.lastFlush >= FLUSH_MS) {
         service.followBoard();

@@ -120,6 +120,11 @@ export class Service {
     }
   }
 
+  /** the last slice ended by the clock, with its last turns without work: slow turns do not count as activity */
+  get resting(): boolean {
+    return this.idle > 0;
+  }
+
   /** nanoseconds that the loop may sleep now */
   get nap(): number {
     return this.watch.nap(this.live || this.paused);
