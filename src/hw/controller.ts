@@ -31,6 +31,8 @@ export interface CoreInfo {
    * host sets its own value when it enumerates: apply it with dbi.ts capReadRequest() before each life's first read.
    */
   readonly maxReadRequest?: number;
+  /** what the SoC allows of each BAR, absent when all six are free: least and most bytes, most 0 for one that is off */
+  readonly bars?: readonly { readonly least: number; readonly most: number }[];
 }
 
 export interface Controller {

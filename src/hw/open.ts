@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { type BarRanges, type Board, boardByName, type RangeName } from "./boards.ts";
 import type { Controller, CoreInfo } from "./controller.ts";
 import { CONFIG_LIMIT_MASK, DBI, DBI2_DEFAULT, TARGET_ABOVE_MASK } from "./dbi.regs.ts";
-import { findCapIn, linkOf } from "./dbi.ts";
+import { findCapIn, linkOf, rebarOffset } from "./dbi.ts";
 import { HUGE_2M, HugepageMemory } from "./dma-hugepage.ts";
 import type { DmaMemory } from "./dma-memory.ts";
 import { EDMA_LEGACY_DBI, EDMA_LEGACY_SIZE, EDMA_UNROLL_ATU, EDMA_UNROLL_SIZE } from "./edma.regs.ts";
@@ -59,6 +59,14 @@ export interface CoreBlocks {
   readonly legacyDma: Mmio;
 }
 
+/** A resizable BAR has at least 1 MiB (PCIe 7.8.6); what is off or fixed only the board table knows. */
+function barRange(dbi: Mmio, bar: number, board: Board | null): { least: number; most: number } {
+  const rule = board?.bars[bar] ?? "free";
+  if (rule === "off") return { least: 0, most: 0 };
+  if (typeof rule === "object") return { least: 0, most: rule.fixed };
+  return { least: rule === "resizable" || rebarOffset(dbi, bar) !== 0 ? 2 ** 20 : 0, most: Number.POSITIVE_INFINITY };
+}
+
 /**
  * Ask the registers what the core is (dw-hardware.md 8, 10, 11), by reading only. Window counts and alignment cannot be
  * read without destroying the configuration; they come from the board table.
@@ -84,6 +92,7 @@ export function inspectCore(b: CoreBlocks, board: Board | null): CoreInfo {
     msi: findCapIn(b.dbi, CAP_ID_MSI) !== 0,
     linkGen: link.gen,
     linkWidth: link.width,
+    bars: [0, 1, 2, 3, 4, 5].map((bar) => barRange(b.dbi, bar, board)),
     ...(board?.maxReadRequest === undefined ? {} : { maxReadRequest: board.maxReadRequest }),
   };
 }

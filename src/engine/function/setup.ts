@@ -109,6 +109,17 @@ export function planFunction(
       msix ? "use irq intx" : "use personality legacy",
     );
   const modern = personality === "modern";
+  const used = msix ? [0, MSIX_BAR] : [0];
+  const barBytes = Math.max(BAR_BYTES, core.windowAlign, ...used.map((bar) => core.bars?.[bar]?.least ?? 0));
+  for (const bar of used) {
+    const most = core.bars?.[bar]?.most ?? Number.POSITIVE_INFINITY;
+    if (most < barBytes)
+      throw new Fault(
+        "E_MISSING",
+        `BAR${bar} of ${name} ${most === 0 ? "is off" : `has ${most} bytes`}, ${bar === 0 ? "the registers need" : "the MSI-X table needs"} ${barBytes}`,
+        bar === 0 ? "this controller cannot show the function" : "use irq intx",
+      );
+  }
   return {
     personality,
     device: modern ? NET_DEVICE_MODERN : NET_DEVICE_LEGACY,
@@ -119,7 +130,7 @@ export function planFunction(
     subDevice: modern ? (asked.subDevice ?? 0x1100) : VIRTIO_ID_NET,
     msix,
     intxPin: asked.irq !== "msix",
-    barBytes: Math.max(BAR_BYTES, core.windowAlign),
+    barBytes,
     cfgBytes: Math.max(CFG_BYTES, core.windowAlign),
   };
 }

@@ -99,6 +99,18 @@ describe("plan", () => {
     });
     expect(planFunction("x", core({ windowAlign: 1 << 20 }), auto).barBytes).toBe(1 << 20);
     expect(planFunction("x", core({ windowAlign: 4096 }), auto).barBytes).toBe(65536);
+    const resizable = { least: 2 ** 20, most: Number.POSITIVE_INFINITY };
+    const bars = [resizable, resizable, resizable, resizable, resizable, resizable];
+    expect(planFunction("x", core({ bars }), auto).barBytes).toBe(2 ** 20);
+    const small = bars.map((b, i) => (i === 0 ? b : { least: 0, most: 256 }));
+    expect(() => planFunction("epc0", core({ bars: small }), auto)).toThrow(
+      "BAR2 of epc0 has 256 bytes, the MSI-X table needs 1048576",
+    );
+    expect(planFunction("x", core({ bars: small }), { ...auto, irq: "intx" }).barBytes).toBe(2 ** 20);
+    const off = bars.map(() => ({ least: 0, most: 0 }));
+    expect(() => planFunction("epc0", core({ bars: off }), auto)).toThrow(
+      "BAR0 of epc0 is off, the registers need 65536",
+    );
   });
 
   test("what a core cannot do is said with both sides", () => {
