@@ -3,6 +3,7 @@
  * function, ties them to a data path and a service loop, and takes everything down in reverse. Set-up may throw Faults
  * and then leaves nothing behind; the loop itself does not throw.
  */
+import { hostname } from "node:os";
 import type { Controller } from "../hw/controller.ts";
 import { linkUp } from "../hw/dbi.ts";
 import { Fault } from "../hw/fault.ts";
@@ -81,10 +82,8 @@ function openModelNow(o: EngineOptions, log: EngineLog): ModelHandle {
 
 /** A locally administered address that stays the same for a device on a machine. */
 function madeMac(name: string): string {
-  const h = Bun.hash.wyhash(`${name}@${require("node:os").hostname()}`);
-  const b = [0x02];
-  for (let i = 0n; i < 5n; i++) b.push(Number((h >> (i * 8n)) & 0xffn));
-  return b.map((x) => x.toString(16).padStart(2, "0")).join(":");
+  const sum = new Bun.CryptoHasher("sha1").update(`${name}@${hostname()}`).digest();
+  return [0x02, ...sum.subarray(0, 5)].map((x) => x.toString(16).padStart(2, "0")).join(":");
 }
 
 function openPort(o: EngineOptions, ctrl: Controller, model: ModelHandle | null, log: EngineLog): NetPort {
