@@ -19,6 +19,7 @@ import {
 import { COMMAND_INTX_DISABLE, COMMAND_MASTER, COMMAND_MEMORY } from "../pci.layout.ts";
 import { type ConfigChoice, configWords, DEVCTL, DEVCTL_FLR, LNKCTL } from "./config.layout.ts";
 
+const COMMAND = 0x04;
 const BAR0 = 0x10;
 const BAR5 = 0x24;
 /** the function's own config space; behind it is the port logic, which the host cannot write */
@@ -48,6 +49,10 @@ export class ConfigModel {
   /** decoded from the command and device control registers */
   memory = false;
   master = false;
+  /** the board has read the command register since bus mastering went off: it knows */
+  masterKnownOff = false;
+  /** turns of the model since no request of ours can reach the host: bus mastering or the link is off */
+  turnsCutOff = 0;
   intxDisabled = false;
   /** log2 of the maximum payload and of the maximum read request in bytes */
   mpsShift = 7;
@@ -74,6 +79,11 @@ export class ConfigModel {
     this.#barMask.fill(0);
     this.#misc = this.#options.configLimit ? CONFIG_LIMIT_MASK | (TARGET_ABOVE_ELBI << TARGET_ABOVE_SHIFT) : 0;
     this.#refresh();
+  }
+
+  /** One turn of the model. */
+  turn(): void {
+    this.turnsCutOff = this.master && this.linkUp ? 0 : this.turnsCutOff + 1;
   }
 
   /** Hot reset: non-sticky fields are lost (ids, command, BAR addresses, capabilities' settings); masks stay. */
@@ -115,7 +125,7 @@ export class ConfigModel {
     const w = this.#host[i]! & lanes;
     this.#value[i] = ((this.#value[i]! & ~w) | (value & w)) & ~(this.#w1c[i]! & lanes & value);
     if (off === DEVCTL && (value & lanes & DEVCTL_FLR) !== 0) this.flrAsked = true;
-    if (off === 0x04 || off === DEVCTL) this.#refresh();
+    if (off === COMMAND || off === DEVCTL) this.#refresh();
   }
 
   /** Whether a config request for this word leaves the core's own registers. */
@@ -131,6 +141,7 @@ export class ConfigModel {
   // --- the board's doors ---
 
   dbiRead(off: number): number {
+    if (off === COMMAND && !this.master) this.masterKnownOff = true;
     return this.#read(off);
   }
 
@@ -239,7 +250,9 @@ export class ConfigModel {
   #refresh(): void {
     const command = this.#value[1]!;
     this.memory = (command & COMMAND_MEMORY) !== 0;
-    this.master = (command & COMMAND_MASTER) !== 0;
+    const master = (command & COMMAND_MASTER) !== 0;
+    if (master !== this.master) this.masterKnownOff = false;
+    this.master = master;
     this.intxDisabled = (command & COMMAND_INTX_DISABLE) !== 0;
     const devctl = this.#value[DEVCTL >> 2]!;
     this.mpsShift = 7 + ((devctl >> 5) & 7);

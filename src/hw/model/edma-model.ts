@@ -210,6 +210,7 @@ export class EdmaModel {
       this.link.stats.deadDoorbells++;
       return;
     }
+    ch.unaware = !this.link.config.masterKnownOff;
     ch.doorbell();
   }
 

@@ -120,6 +120,7 @@ export class EndpointModel implements HostBus {
   turn(): void {
     for (let i = 0; i < this.#steppers.length; i++) this.#steppers[i]!.turn();
     if (this.config.flrAsked) this.#functionReset();
+    this.config.turn();
     if (this.timed !== null) this.timed.runTo(this.clock.now + this.options.turnNs);
     else {
       this.clock.now += this.options.turnNs;

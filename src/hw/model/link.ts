@@ -15,7 +15,12 @@ import type { ModelStats, ViolationLog } from "./stats.ts";
 /** Who makes an access, for the text of a violation. */
 export interface Requester {
   describe(): string;
+  /** set off (doorbell, CPU store) before the board could know that bus mastering is off */
+  readonly unaware?: boolean;
 }
+
+/** Turns without a look at command register or link after which not knowing is no excuse. */
+const UNAWARE_TURNS = 1 << 16;
 
 // x86 keeps stores in order; elsewhere a host in another process may see them out of order without a barrier
 const ORDERED_STORES = process.arch === "x64";
@@ -125,7 +130,7 @@ export class Link {
     const host = this.host;
     if (host === null || !this.config.master || !this.config.linkUp) {
       this.stats.busMasterBlocked++;
-      this.#dropped(addr, len, who, host === null ? "no host" : "bus mastering off");
+      this.#cutOff(addr, len, who);
       return;
     }
     const memory = host.memory;
@@ -177,6 +182,17 @@ export class Link {
       done += n;
     }
     return 0;
+  }
+
+  /**
+   * A host may switch bus mastering off or drop the link (a crash, a reboot) with lists under way: nothing tells the
+   * board, and what it had begun is lost harmlessly. That is a violation only once it knows, or should.
+   */
+  #cutOff(addr: number, len: number, who: Requester): void {
+    const { config } = this;
+    if (this.host === null) this.#dropped(addr, len, who, "no host");
+    else if (who.unaware === true && config.turnsCutOff < UNAWARE_TURNS) this.stats.postedDropped++;
+    else this.#dropped(addr, len, who, "bus mastering off");
   }
 
   #dropped(addr: number, len: number, who: Requester, why: string): void {

@@ -210,6 +210,25 @@ describe("errors", () => {
     expect(b.host.messages).toEqual([]);
     expect(b.host.u8[0]).toBe(0);
     expect(b.model.stats.busMasterBlocked).toBe(2);
+    expect(b.model.stats.postedDropped).toBe(2);
+    // nobody had told the board
+    expect(b.model.violationCount).toBe(0);
+  });
+  test("bus mastering off: what is begun by a board that has seen it, or could have for long, is a violation", () => {
+    let b = bench();
+    b.model.cfgWrite(4, 2, 2);
+    expect(b.model.controller().dbi.ld32(4) & 4).toBe(0);
+    run(b, true, b.data.bus, 0xfee00000);
+    expect(b.model.violationCount).toBe(2);
+    // on again: the old knowledge is worth nothing
+    b.model.cfgWrite(4, 2, 6);
+    b.model.cfgWrite(4, 2, 2);
+    run(b, true, b.data.bus, 0xfee00000);
+    expect(b.model.violationCount).toBe(2);
+    b = bench();
+    b.model.cfgWrite(4, 2, 2);
+    b.turns(1 << 16);
+    run(b, true, b.data.bus, 0xfee00000);
     expect(b.model.violationCount).toBe(2);
   });
 });
