@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { RigError } from "./apt.ts";
 import { ensureDir, logDir } from "./cache.ts";
 import { fetchAll, KERNELS, type KernelName } from "./packages.ts";
-import { type Combination, SCENARIOS, type Scenario } from "./scenarios.ts";
+import type { Combination, Scenario } from "./scenario.ts";
+import { SCENARIOS } from "./scenarios.ts";
 import { handleSignals, undoAll } from "./undo.ts";
 
 interface Options {
@@ -85,7 +86,6 @@ function jobs(o: Options): Job[] {
         for (const irq of o.irqs)
           for (const mode of o.modes) {
             const combination = { kernel, personality, irq, mode, strict: o.strict };
-            if (scenario.name !== "plain" && mode === "plain") continue;
             if (scenario.fits(combination)) found.push({ scenario, combination });
           }
   return found;

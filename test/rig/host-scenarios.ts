@@ -1,0 +1,145 @@
+/**
+ * What a host does with the card: bind, traffic, rebinds, large frames, memory above 4 GiB, IOMMU and bounce buffers.
+ */
+import { NETDEV } from "./board.ts";
+import * as check from "./checks.ts";
+import { failure } from "./checks.ts";
+import { account, expectFeatures, type Scenario, withGuest } from "./scenario.ts";
+
+const basic: Scenario = {
+  name: "basic",
+  about: "bind, features, ping both ways, TCP both ways, checksums, ethtool, 5 rebinds",
+  fits: (c) => c.mode === "held",
+  run: (combination) =>
+    withGuest("basic", combination, {}, async (c) => {
+      await check.bringUp(c);
+      await expectFeatures(c, combination);
+      await check.ping(c);
+      await check.ping(c, 5, 1400);
+      await check.tcp(c);
+      await check.checksums(c, 8);
+      await check.ethtool(c);
+      await check.rebind(c, 5);
+      await account(c, combination, 6);
+    }),
+};
+
+const rebind: Scenario = {
+  name: "rebind",
+  about: "50 unbind/bind cycles with traffic after each",
+  fits: (c) => c.mode === "held",
+  run: (combination) =>
+    withGuest("rebind", combination, {}, async (c) => {
+      await check.bringUp(c);
+      await expectFeatures(c, combination);
+      await check.ping(c, 3);
+      await check.rebind(c, 50);
+      await account(c, combination, 51);
+    }),
+};
+
+const jumbo: Scenario = {
+  name: "mtu",
+  about: "MTU 9000 offered and used: large pings and TCP",
+  fits: (c) => c.mode === "held" && c.irq === "msix",
+  run: (combination) =>
+    withGuest("mtu", combination, { board: { args: ["--mtu", "9000", "--features", "wide"] } }, async (c) => {
+      await check.bringUp(c);
+      const bits = await check.features(c);
+      if (!bits.includes(3)) throw failure(c, `MTU was not negotiated: ${bits.join(",")}`);
+      const mtu = (await c.guest.must("cat /sys/bus/virtio/drivers/virtio_net/virtio*/net/*/mtu")).trim();
+      if (mtu !== "9000") throw failure(c, `the guest's MTU is ${mtu}, 9000 was offered`);
+      c.board.ip(`link set ${NETDEV} mtu 9000`);
+      await check.ping(c);
+      await check.ping(c, 5, 8900);
+      await check.tcp(c, 2);
+      await check.checksums(c, 8);
+      await account(c, combination, 1);
+    }),
+};
+
+const memory: Scenario = {
+  name: "highmem",
+  about: "5 GiB of guest memory: rings and buffers above 4 GiB",
+  fits: (c) => c.mode === "held" && c.irq === "msix",
+  run: (combination) =>
+    withGuest("highmem", combination, { guest: { memoryMiB: 5120 } }, async (c) => {
+      await check.bringUp(c);
+      await expectFeatures(c, combination);
+      await check.ping(c);
+      await check.checksums(c, 8);
+      await check.tcp(c, 2);
+      await account(c, combination, 1);
+      const high = /used 0x[0-9a-f]{9,}/.test(c.board.log());
+      if (combination.personality === "modern" && !high) throw failure(c, "no ring of the guest is above 4 GiB");
+      c.found.notes.push(high ? "rings above 4 GiB" : "rings below 4 GiB");
+    }),
+};
+
+const iommu = (kind: "intel" | "swiotlb"): Scenario => ({
+  name: kind === "intel" ? "iommu" : "swiotlb",
+  about:
+    kind === "intel"
+      ? "virtual IOMMU, strict: every buffer mapped and unmapped page by page (ACCESS_PLATFORM)"
+      : "swiotlb=force: every buffer bounced (ACCESS_PLATFORM)",
+  fits: (c) => c.mode === "held" && c.personality === "modern" && c.irq === "msix",
+  run: (combination) =>
+    withGuest(
+      kind,
+      combination,
+      {
+        guest:
+          kind === "intel"
+            ? { append: "intel_iommu=on iommu.strict=1", qemu: ["-device", "intel-iommu,caching-mode=on,intremap=off"] }
+            : { append: "swiotlb=force" },
+      },
+      async (c) => {
+        await check.bringUp(c);
+        await expectFeatures(c, combination);
+        const proof = await c.guest.sh(kind === "intel" ? "ls /sys/class/iommu" : "dmesg | grep -i 'software IO TLB'");
+        if (proof.text.trim() === "") throw failure(c, `${kind} is not active in the guest`);
+        await check.ping(c);
+        await check.checksums(c, 4);
+        await check.tcp(c, 2);
+        await check.rebind(c, 3);
+        await account(c, combination, 4);
+      },
+    ),
+});
+
+const blocked: Scenario = {
+  name: "iommu-blocked",
+  about: "virtual IOMMU without ACCESS_PLATFORM: the engine must say why nothing flows",
+  fits: (c) => c.mode === "held" && c.personality === "legacy" && c.irq === "msix",
+  run: (combination) =>
+    withGuest(
+      "iommu-blocked",
+      { ...combination, strict: false },
+      { guest: { append: "intel_iommu=on", qemu: ["-device", "intel-iommu,caching-mode=on,intremap=off"] } },
+      async (c) => {
+        await check.bringUp(c);
+        if (await check.flows(c)) throw failure(c, "traffic flows through an IOMMU that was not told of it");
+        let diagnosis = "";
+        await c.board.until(
+          () => {
+            diagnosis = String(c.board.stat().state.diagnosis ?? "");
+            return diagnosis !== "";
+          },
+          5000,
+          "a diagnosis in `epnic stat`",
+        );
+        if (!/iommu/i.test(diagnosis)) throw failure(c, `the diagnosis does not name the IOMMU: ${diagnosis}`);
+        c.found.notes.push(diagnosis);
+      },
+    ),
+};
+
+export const HOST_SCENARIOS: readonly Scenario[] = [
+  basic,
+  rebind,
+  jumbo,
+  memory,
+  iommu("intel"),
+  iommu("swiotlb"),
+  blocked,
+];

@@ -1,0 +1,122 @@
+/**
+ * What happens to a host in its life: modules unloaded, resets in the middle of transfers, reboots, and each way it can
+ * stop.
+ */
+import { BOARD_IP, NETDEV } from "./board.ts";
+import * as check from "./checks.ts";
+import { type Context, failure } from "./checks.ts";
+import { account, expectFeatures, type Scenario, withGuest } from "./scenario.ts";
+
+const life: Scenario = {
+  name: "life",
+  about: "rmmod and modprobe, link down and up, reset in the middle of a transfer, reboot twice on one connection",
+  fits: (c) => c.mode === "held",
+  run: (combination) =>
+    withGuest("life", combination, { guest: { mayReboot: true } }, async (c) => {
+      await check.bringUp(c);
+      await expectFeatures(c, combination);
+      await check.ping(c, 3);
+      for (let i = 0; i < 3; i++) {
+        await c.guest.must("rmmod virtio_net && insmod /modules/virtio_net.ko");
+        await check.bringUp(c);
+        await check.ping(c, 3);
+      }
+      await linkDownUp(c);
+      await resetInTransfer(c);
+      for (let i = 0; i < 2; i++) {
+        c.guest.fire("reboot -f");
+        await c.guest.rebooted();
+        await check.bringUp(c);
+        await check.ping(c, 3);
+      }
+      await account(c, combination, 7);
+    }),
+};
+
+/** The board's interface goes down: the guest loses its carrier, and gets it back. */
+async function linkDownUp(c: Context): Promise<void> {
+  const expectCarrier = async (want: string): Promise<void> => {
+    let now = "";
+    for (let i = 0; i < 50; i++) {
+      now = await check.carrier(c);
+      if (now === want) return;
+      await Bun.sleep(100);
+    }
+    throw failure(c, `the guest's carrier is ${now}, not ${want}`);
+  };
+  await expectCarrier("1");
+  c.board.ip(`link set ${NETDEV} down`);
+  await expectCarrier("0");
+  c.board.ip(`link set ${NETDEV} up`);
+  await expectCarrier("1");
+  await check.ping(c, 3);
+}
+
+/** Unbind while TCP runs in both directions, three times; traffic flows again each time. */
+async function resetInTransfer(c: Context): Promise<void> {
+  const server = c.board.background(c.board.iperf3("-s", "-B", BOARD_IP));
+  try {
+    for (let i = 0; i < 3; i++) {
+      await c.guest.must(`
+        iperf3 -c ${BOARD_IP} -t 20 --bidir > /tmp/iperf 2>&1 & p=$!
+        sleep ${1 + i * 0.3}
+        cd /sys/bus/virtio/drivers/virtio_net && v=$(ls -d virtio* | head -n 1) && echo $v > unbind
+        sleep 0.3; kill -9 $p 2>/dev/null; wait $p 2>/dev/null
+        echo $v > bind`);
+      await check.bringUp(c);
+      await check.ping(c, 3);
+    }
+  } finally {
+    await server.end();
+  }
+}
+
+const ends: Scenario = {
+  name: "ends",
+  about: "the guest crashes, powers off, is killed: the engine survives and serves the next one",
+  fits: (c) => c.mode === "held",
+  run: (combination) =>
+    withGuest("ends", combination, {}, async (c, boot) => {
+      const ways: [string, () => Promise<void>][] = [
+        [
+          "crash",
+          async () => {
+            c.guest.fire("echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger");
+            await c.guest.ended();
+          },
+        ],
+        [
+          "poweroff",
+          async () => {
+            c.guest.fire("poweroff -f");
+            await c.guest.ended();
+          },
+        ],
+        [
+          "kill",
+          async () => {
+            c.guest.fire(`iperf3 -c ${BOARD_IP} -t 20 --bidir`);
+            await Bun.sleep(1500);
+            await c.guest.kill();
+          },
+        ],
+      ];
+      const server = c.board.background(c.board.iperf3("-s", "-B", BOARD_IP));
+      for (const [name, end] of ways) {
+        await check.bringUp(c);
+        await check.ping(c, 3);
+        await end();
+        await Bun.sleep(200);
+        c.board.mustRun();
+        c.found.notes.push(name);
+        await boot();
+      }
+      await server.end();
+      await check.bringUp(c);
+      await expectFeatures(c, combination);
+      await check.ping(c, 3);
+      await account(c, combination, 4);
+    }),
+};
+
+export const LIFE_SCENARIOS: readonly Scenario[] = [life, ends];
