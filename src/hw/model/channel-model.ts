@@ -79,8 +79,6 @@ export class ChannelModel {
   control = 0;
   /** halted on an error and CONTROL1 not written since */
   halted = false;
-  /** its last doorbell came before the board could know that bus mastering is off (link.ts) */
-  unaware = false;
   /** elements executed by this channel */
   elements = 0;
   /** with time: data is under way, so the old cycle bit of a slot read ahead does not stop the channel yet */

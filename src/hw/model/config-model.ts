@@ -49,8 +49,6 @@ export class ConfigModel {
   /** decoded from the command and device control registers */
   memory = false;
   master = false;
-  /** the board has read the command register since bus mastering went off: it knows */
-  masterKnownOff = false;
   /** turns of the model since no request of ours can reach the host: bus mastering or the link is off */
   turnsCutOff = 0;
   intxDisabled = false;
@@ -141,7 +139,6 @@ export class ConfigModel {
   // --- the board's doors ---
 
   dbiRead(off: number): number {
-    if (off === COMMAND && !this.master) this.masterKnownOff = true;
     return this.#read(off);
   }
 
@@ -250,9 +247,7 @@ export class ConfigModel {
   #refresh(): void {
     const command = this.#value[1]!;
     this.memory = (command & COMMAND_MEMORY) !== 0;
-    const master = (command & COMMAND_MASTER) !== 0;
-    if (master !== this.master) this.masterKnownOff = false;
-    this.master = master;
+    this.master = (command & COMMAND_MASTER) !== 0;
     this.intxDisabled = (command & COMMAND_INTX_DISABLE) !== 0;
     const devctl = this.#value[DEVCTL >> 2]!;
     this.mpsShift = 7 + ((devctl >> 5) & 7);

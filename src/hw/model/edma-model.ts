@@ -210,7 +210,6 @@ export class EdmaModel {
       this.link.stats.deadDoorbells++;
       return;
     }
-    ch.unaware = !this.link.config.masterKnownOff;
     ch.doorbell();
   }
 

@@ -15,11 +15,12 @@ import type { ModelStats, ViolationLog } from "./stats.ts";
 /** Who makes an access, for the text of a violation. */
 export interface Requester {
   describe(): string;
-  /** set off (doorbell, CPU store) before the board could know that bus mastering is off */
-  readonly unaware?: boolean;
 }
 
-/** Turns without a look at command register or link after which not knowing is no excuse. */
+/**
+ * Turns after which a board must have noticed that bus mastering or the link is off. Its service loop looks once a
+ * slice of some thousand turns; that it read the command register for another reason (INTx) is not yet a look.
+ */
 const UNAWARE_TURNS = 1 << 16;
 
 // x86 keeps stores in order; elsewhere a host in another process may see them out of order without a barrier
@@ -186,12 +187,12 @@ export class Link {
 
   /**
    * A host may switch bus mastering off or drop the link (a crash, a reboot) with lists under way: nothing tells the
-   * board, and what it had begun is lost harmlessly. That is a violation only once it knows, or should.
+   * board, and what it had begun is lost harmlessly. That is a violation only once it should know.
    */
   #cutOff(addr: number, len: number, who: Requester): void {
     const { config } = this;
     if (this.host === null) this.#dropped(addr, len, who, "no host");
-    else if (who.unaware === true && config.turnsCutOff < UNAWARE_TURNS) this.stats.postedDropped++;
+    else if (config.turnsCutOff < UNAWARE_TURNS) this.stats.postedDropped++;
     else this.#dropped(addr, len, who, "bus mastering off");
   }
 

@@ -31,10 +31,6 @@ export class WindowMmio implements Mmio {
     return "board CPU through the window";
   }
 
-  get unaware(): boolean {
-    return !this.#link.config.masterKnownOff;
-  }
-
   ld8(off: number): number {
     return this.#load(off, 1) & 0xff;
   }

@@ -214,20 +214,20 @@ describe("errors", () => {
     // nobody had told the board
     expect(b.model.violationCount).toBe(0);
   });
-  test("bus mastering off: what is begun by a board that has seen it, or could have for long, is a violation", () => {
-    let b = bench();
+  test("bus mastering off: what a board begins that could have seen it for long is a violation", () => {
+    const b = bench();
     b.model.cfgWrite(4, 2, 2);
+    // an INTx reads the command register for its own bit: what the data path does in this slice is no violation yet
     expect(b.model.controller().dbi.ld32(4) & 4).toBe(0);
     run(b, true, b.data.bus, 0xfee00000);
-    expect(b.model.violationCount).toBe(2);
-    // on again: the old knowledge is worth nothing
-    b.model.cfgWrite(4, 2, 6);
-    b.model.cfgWrite(4, 2, 2);
+    expect(b.model.violationCount).toBe(0);
+    b.turns(1 << 16);
     run(b, true, b.data.bus, 0xfee00000);
     expect(b.model.violationCount).toBe(2);
-    b = bench();
+    // on again, and off anew: the time begins anew
+    b.model.cfgWrite(4, 2, 6);
+    b.turns(1);
     b.model.cfgWrite(4, 2, 2);
-    b.turns(1 << 16);
     run(b, true, b.data.bus, 0xfee00000);
     expect(b.model.violationCount).toBe(2);
   });
