@@ -189,6 +189,36 @@ export class BoardRing {
   }
 
   /**
+   * The next `k` chains behind `used` go back unwritten, in the order in which they came: until then the avail ring
+   * still names them (a driver has at most `size` entries outstanding, 2.7.13).
+   */
+  giveBack(k: number): void {
+    const { avail, usedElem } = this.ring;
+    const { mask, used } = this;
+    for (let i = 0; i < k; i++) {
+      const slot = (used + i) & mask;
+      usedElem[slot << 1] = avail[2 + slot]!;
+      usedElem[(slot << 1) + 1] = 0;
+    }
+    this.used = (used + k) & 0xffff;
+  }
+
+  /** The next buffer behind `used` goes back with `len` bytes written. */
+  giveBackWritten(len: number): void {
+    const { avail, usedElem } = this.ring;
+    const { mask, used } = this;
+    const slot = used & mask;
+    usedElem[slot << 1] = avail[2 + slot]!;
+    usedElem[(slot << 1) + 1] = len;
+    this.used = (used + 1) & 0xffff;
+  }
+
+  /** entries taken and not given back */
+  get taken(): number {
+    return (this.next - this.used) & 0xffff;
+  }
+
+  /**
    * Publish the used index (2.7.8.2), then look whether the driver wants an interrupt (2.7.7).
    * @returns true when it does
    */

@@ -40,6 +40,21 @@ export class Segments {
 
 const TWO32 = 4294967296;
 
+/** Put one segment in front of the list; there must be room. Its `off` does not matter. */
+export function prepend(segs: Segments, lo: number, hi: number, len: number): void {
+  for (let i = segs.count; i > 0; i--) {
+    segs.lo[i] = segs.lo[i - 1]!;
+    segs.hi[i] = segs.hi[i - 1]!;
+    segs.len[i] = segs.len[i - 1]!;
+    segs.off[i] = segs.off[i - 1]!;
+  }
+  segs.lo[0] = lo;
+  segs.hi[0] = hi;
+  segs.len[0] = len;
+  segs.count++;
+  segs.total += len;
+}
+
 /**
  * Append `raw` segments [from, raw.count) to `out`, translated to bus addresses (see LocalBuffers), split at 4 KiB where
  * the memory is scattered. @returns 0 or a negative code (numbers in out.a, out.b)

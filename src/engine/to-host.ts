@@ -4,17 +4,21 @@
  * them visible in this order. The board's chains are given back when the list has passed the burst.
  */
 import type { DmaChannel } from "../hw/dma-channel.ts";
-import type { DmaMemory, DmaRegion } from "../hw/dma-memory.ts";
+import type { DmaMemory } from "../hw/dma-memory.ts";
 import { NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
 import type { BoardRing } from "./board-ring.ts";
 import { R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
+import { HeaderSlots } from "./header-slots.ts";
 import { HostRing } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
-import { dropFront, emit, localOffset, MAX_SEGMENTS, Segments } from "./segments.ts";
+import { dropFront, emit, localOffset, MAX_SEGMENTS, prepend, Segments } from "./segments.ts";
 
-const HDR_SLOTS = 4096;
-const HDR_SLOT = 32;
-const RECORDS = 4096;
+/** bursts in flight */
+const RECORDS = 1024;
+// one of them: list position behind which all of it landed, frames and bytes in it
+const REC_WORDS = 4;
+const REC_FRAMES = 1;
+const REC_BYTES = 2;
 /** receive buffers of one frame at the most: 64 KiB in buffers of 512 bytes */
 const MAX_BUFFERS = 128;
 /** bytes of frames that are announced together at the most */
@@ -58,13 +62,10 @@ export class ToHost {
   private readonly ch: DmaChannel;
   private readonly irq: Interrupts;
   private readonly limits: DirectionLimits;
-  private readonly hdr: DmaRegion;
-  private readonly hdrLo: number;
-  private readonly hdrHi: number;
+  private readonly headers: HeaderSlots;
   private readonly src = new Segments();
   private readonly dst = new Segments();
   private readonly lens = new Int32Array(MAX_BUFFERS);
-  private hdrSlot = 0;
   // the burst that is being put together
   private begun = 0;
   private burstBytes = 0;
@@ -76,15 +77,10 @@ export class ToHost {
   private patch = false;
   private vector = 0xffff;
 
-  // Bursts in flight, oldest first: list position behind which all of it landed, frames and bytes in it.
-  private readonly recEnd = new Int32Array(RECORDS);
-  private readonly recFrames = new Int32Array(RECORDS);
-  private readonly recBytes = new Int32Array(RECORDS);
+  /** bursts in flight, oldest first */
+  private readonly rec = new Int32Array(RECORDS * REC_WORDS);
   private recHead = 0;
   private recTail = 0;
-  private readonly eqHeads = new Uint16Array(65536);
-  private eqHead = 0;
-  private eqTail = 0;
   private inflight = 0;
   private readonly lazyTurns: number;
   private readonly coalesce: number;
@@ -109,9 +105,7 @@ export class ToHost {
     this.limits = limits;
     this.lazyTurns = lazyTurns;
     this.coalesce = coalesce;
-    this.hdr = memory.alloc("tx-headers", HDR_SLOTS * HDR_SLOT, 64);
-    this.hdrLo = this.hdr.bus | 0;
-    this.hdrHi = Math.floor(this.hdr.bus / 4294967296);
+    this.headers = new HeaderSlots(memory);
   }
 
   /**
@@ -128,7 +122,6 @@ export class ToHost {
     this.patch = patch && this.grow === 0;
     this.vector = vector;
     this.recHead = this.recTail = 0;
-    this.eqHead = this.eqTail = 0;
     this.inflight = this.owedBytes = 0;
   }
 
@@ -137,6 +130,7 @@ export class ToHost {
     const { eq, ch } = this;
     const queued = eq.available();
     if (queued <= 0) return queued === 0 ? 0 : this.fault("eq.tx", queued, eq.a, eq.b);
+    if (this.records() >= RECORDS - 1) return 0;
     const most = queued < this.limits.burst ? queued : this.limits.burst;
     const before = ch.putCount;
     this.begun = 0;
@@ -163,10 +157,11 @@ export class ToHost {
       ch.commit();
       this.elements += (ch.putCount - before) | 0;
     }
-    const r = this.recTail & (RECORDS - 1);
-    this.recEnd[r] = ch.putCount;
-    this.recFrames[r] = this.begun;
-    this.recBytes[r] = this.burstBytes;
+    const { rec } = this;
+    const r = (this.recTail & (RECORDS - 1)) * REC_WORDS;
+    rec[r] = ch.putCount;
+    rec[r + REC_FRAMES] = this.begun;
+    rec[r + REC_BYTES] = this.burstBytes;
     this.recTail = (this.recTail + 1) | 0;
     this.inflight += this.burstBytes;
     this.bursts++;
@@ -206,23 +201,27 @@ export class ToHost {
     if (buffers < frames) frames = buffers;
     const room = ((ch.room() - SINGLE_ROOM) / 2) | 0;
     if (room < frames) frames = room;
-    if (this.records() >= RECORDS - 2) return;
     let left = this.limits.inflightBytes - this.inflight - this.burstBytes;
     const share = this.limits.inflightBytes / BURSTS - this.burstBytes;
     if (share < left) left = share;
+    const plain = grow === 0 && (this.hdrLen < 12 || this.patch);
+    const stamp = plain && this.hdrLen >= 12;
+    const u8 = eq.bytes;
     let bytes = 0;
-    let tail = this.eqTail;
     let n = 0;
     while (n < frames && left > 0) {
-      const head = eq.peek(n);
       const buffer = hq.peek(n);
-      if (!eq.single(head) || !hq.single(buffer)) break;
-      const len = eq.len + grow;
+      if (!eq.single(eq.peek(n)) || !hq.single(buffer)) break;
+      const len = (eq.len + grow) | 0;
       if (len < least || hq.len < len) break;
-      this.putSingle();
+      if (plain) ch.put(len, eq.lo, eq.hi, hq.lo, hq.hi);
+      else this.putApart();
+      if (stamp) {
+        const at = eq.off + NET_HDR_NUM_BUFFERS;
+        u8[at] = 1;
+        u8[at + 1] = 0;
+      }
       hq.pushUsed(buffer, len);
-      this.eqHeads[tail & 0xffff] = head;
-      tail = (tail + 1) | 0;
       bytes += len;
       left -= len;
       n++;
@@ -230,7 +229,6 @@ export class ToHost {
     if (n === 0) return;
     eq.consume(n);
     hq.consume(n);
-    this.eqTail = tail;
     this.begun += n;
     this.burstBytes += bytes;
     this.frames += n;
@@ -271,14 +269,13 @@ export class ToHost {
     if (never || dst.total < total) {
       if (never || (!this.mergeable && k === 1) || k === MAX_BUFFERS || k === hq.size) {
         this.dropped++;
-        this.take(head);
+        this.take();
         return 1;
       }
       this.starved++;
       return 0;
     }
     if (ch.room() < src.count + dst.count + 2 + HostRing.PUBLISH_ELEMENTS + 1) return 0;
-    if (this.records() >= RECORDS - 2) return 0;
     this.header(src, k);
     emit(ch, src, dst, total);
     let left = total;
@@ -288,46 +285,24 @@ export class ToHost {
       left -= n;
     }
     hq.consume(k);
-    this.take(head);
+    this.take();
     this.burstBytes += total;
     this.frames++;
     this.bytes += total - this.hdrLen;
     return 1;
   }
 
-  /** The board's chain at `head` belongs to this burst. */
-  private take(head: number): void {
+  /** The board's next chain belongs to this burst. */
+  private take(): void {
     this.eq.consume(1);
-    this.eqHeads[this.eqTail & 0xffff] = head;
-    this.eqTail = (this.eqTail + 1) | 0;
     this.begun++;
   }
 
-  /** Header and data of the frame that eq.single() and hq.single() found. */
-  private putSingle(): void {
-    const { eq, hq, ch, hdrLen, eqHdrLen } = this;
-    const u8 = eq.bytes;
-    const off = eq.off;
-    if (this.grow === 0 && (hdrLen < 12 || this.patch)) {
-      if (hdrLen >= 12) {
-        u8[off + NET_HDR_NUM_BUFFERS] = 1;
-        u8[off + NET_HDR_NUM_BUFFERS + 1] = 0;
-      }
-      ch.put(eq.len, eq.lo, eq.hi, hq.lo, hq.hi);
-      return;
-    }
-    const slot = this.hdrSlot;
-    this.hdrSlot = (slot + 1) & (HDR_SLOTS - 1);
-    const at = slot * HDR_SLOT;
-    const out = this.hdr.u8;
-    // What a 24-byte header has behind the twelfth byte belongs to tunnel offloads, which nobody here uses: zero.
-    for (let i = 0; i < hdrLen; i++) out[at + i] = i < eqHdrLen ? u8[off + i]! : 0;
-    if (hdrLen >= 12) {
-      out[at + NET_HDR_NUM_BUFFERS] = 1;
-      out[at + NET_HDR_NUM_BUFFERS + 1] = 0;
-    }
-    const bus = (this.hdrLo + at) | 0;
-    ch.put(hdrLen, bus, bus >>> 0 < this.hdrLo >>> 0 ? this.hdrHi + 1 : this.hdrHi, hq.lo, hq.hi);
+  /** Header and data of the frame that eq.single() and hq.single() found, as an element each. */
+  private putApart(): void {
+    const { eq, hq, ch, headers, hdrLen, eqHdrLen } = this;
+    headers.copy(eq.bytes, eq.off, eqHdrLen, hdrLen, 1);
+    ch.put(hdrLen, headers.lo, headers.hi, hq.lo, hq.hi);
     const src = (eq.lo + eqHdrLen) | 0;
     const dst = (hq.lo + hdrLen) | 0;
     ch.put(
@@ -344,49 +319,17 @@ export class ToHost {
    * buffer where allowed, else send the header from a slot of ours as an element of its own.
    */
   private header(src: Segments, buffers: number): void {
-    if (this.hdrLen < 12 && this.grow === 0) return;
+    const { hdrLen, eqHdrLen, headers } = this;
+    if (hdrLen < 12 && this.grow === 0) return;
     const u8 = this.eq.bytes;
     if (this.patch) {
-      const at = localOffset(src, NET_HDR_NUM_BUFFERS);
-      const at1 = localOffset(src, NET_HDR_NUM_BUFFERS + 1);
-      u8[at] = buffers & 0xff;
-      u8[at1] = buffers >>> 8;
+      u8[localOffset(src, NET_HDR_NUM_BUFFERS)] = buffers & 0xff;
+      u8[localOffset(src, NET_HDR_NUM_BUFFERS + 1)] = buffers >>> 8;
       return;
     }
-    const slot = this.hdrSlot;
-    this.hdrSlot = (slot + 1) & (HDR_SLOTS - 1);
-    const off = slot * HDR_SLOT;
-    const out = this.hdr.u8;
-    let seg = 0;
-    let skip = 0;
-    for (let i = 0; i < this.hdrLen; i++) {
-      if (i >= this.eqHdrLen) {
-        out[off + i] = 0;
-        continue;
-      }
-      while (i - skip >= src.len[seg]!) {
-        skip += src.len[seg]!;
-        seg++;
-      }
-      out[off + i] = u8[src.off[seg]! + i - skip]!;
-    }
-    if (this.hdrLen >= 12) {
-      out[off + NET_HDR_NUM_BUFFERS] = buffers & 0xff;
-      out[off + NET_HDR_NUM_BUFFERS + 1] = buffers >>> 8;
-    }
-    dropFront(src, this.eqHdrLen);
-    const bus = (this.hdrLo + off) | 0;
-    for (let i = src.count; i > 0; i--) {
-      src.lo[i] = src.lo[i - 1]!;
-      src.hi[i] = src.hi[i - 1]!;
-      src.len[i] = src.len[i - 1]!;
-      src.off[i] = src.off[i - 1]!;
-    }
-    src.lo[0] = bus;
-    src.hi[0] = bus >>> 0 < this.hdrLo >>> 0 ? this.hdrHi + 1 : this.hdrHi;
-    src.len[0] = this.hdrLen;
-    src.count++;
-    src.total += this.hdrLen;
+    headers.gather(u8, src, eqHdrLen, hdrLen, buffers);
+    dropFront(src, eqHdrLen);
+    prepend(src, headers.lo, headers.hi, hdrLen);
   }
 
   private records(): number {
@@ -397,46 +340,41 @@ export class ToHost {
   finish(): number {
     this.notify = false;
     if (this.recHead === this.recTail) return 0;
+    const { rec, eq, recTail } = this;
     const done = this.ch.doneCount;
-    if (((done - this.recEnd[this.recHead & (RECORDS - 1)]!) | 0) < 0) return 0;
+    if (((done - rec[(this.recHead & (RECORDS - 1)) * REC_WORDS]!) | 0) < 0) return 0;
     // While the board has more under way it can wait a little, and its driver is told about many chains at once.
     if (
       this.lazy < this.lazyTurns &&
       this.inflight * 2 < this.limits.inflightBytes &&
-      ((this.eqTail - this.eqHead) | 0) < LAZY_CHAINS
+      eq.taken < LAZY_CHAINS &&
+      ((done - rec[((recTail - 1) & (RECORDS - 1)) * REC_WORDS]!) | 0) < 0
     ) {
-      const newest = this.recEnd[(this.recTail - 1) & (RECORDS - 1)]!;
-      if (((done - newest) | 0) < 0) {
-        this.lazy++;
-        return 0;
-      }
+      this.lazy++;
+      return 0;
     }
     this.lazy = 0;
     let frames = 0;
+    let bytes = 0;
+    let k = this.recHead;
     do {
-      const r = this.recHead & (RECORDS - 1);
-      if (((done - this.recEnd[r]!) | 0) < 0) break;
-      const n = this.recFrames[r]!;
-      for (let i = 0; i < n; i++) {
-        this.eq.pushUsed(this.eqHeads[this.eqHead & 0xffff]!, 0);
-        this.eqHead = (this.eqHead + 1) | 0;
-      }
-      this.inflight -= this.recBytes[r]!;
-      this.recHead = (this.recHead + 1) | 0;
-      frames += n;
-    } while (this.recHead !== this.recTail);
-    if (frames > 0) this.notify = this.eq.publish();
+      const r = (k & (RECORDS - 1)) * REC_WORDS;
+      if (((done - rec[r]!) | 0) < 0) break;
+      frames += rec[r + REC_FRAMES]!;
+      bytes += rec[r + REC_BYTES]!;
+      k = (k + 1) | 0;
+    } while (k !== recTail);
+    this.recHead = k;
+    this.inflight -= bytes;
+    eq.giveBack(frames);
+    this.notify = eq.publish();
     return frames;
   }
 
   /** The host went away with bursts in flight: give their chains back undelivered. @returns frames lost */
   abandon(): number {
-    let lost = 0;
-    while (this.eqHead !== this.eqTail) {
-      this.eq.pushUsed(this.eqHeads[this.eqHead & 0xffff]!, 0);
-      this.eqHead = (this.eqHead + 1) | 0;
-      lost++;
-    }
+    const lost = this.eq.taken;
+    this.eq.giveBack(lost);
     this.recHead = this.recTail;
     this.inflight = this.owedBytes = 0;
     this.notify = lost > 0 && this.eq.publish();
@@ -445,7 +383,6 @@ export class ToHost {
 
   /** The board's driver started over: its chains are void. What is on its way to the host goes on. */
   disown(): void {
-    this.eqHead = this.eqTail;
     this.recHead = this.recTail;
     this.inflight = this.owedBytes = 0;
     this.notify = false;
