@@ -10,7 +10,7 @@ import { unmap, view } from "../mem.ts";
 import { type AddressSpace, REGION_READ, REGION_WRITE } from "./address-space.ts";
 import { GRANT_READ, GRANT_WRITE } from "./shadow.ts";
 
-/** bus address of the first byte */
+/** bus address of the first byte unless told otherwise */
 export const BOARD_BASE = 0x4000_0000;
 /** allocations with this prefix are granted by the EQ driver, not here */
 export const PORT_PREFIX = "eq.";
@@ -18,21 +18,26 @@ export const PORT_PREFIX = "eq.";
 export class BoardMemory implements DmaMemory {
   readonly regions: DmaRegion[] = [];
   readonly size: number;
-  readonly bus = BOARD_BASE;
+  /** bus address of the first byte */
+  readonly bus: number;
   readonly ptr: number;
   /** the whole memory as words */
   readonly words: Int32Array;
   readonly #space: AddressSpace;
   #used = 0;
 
-  /** @param size bytes, a multiple of 4096, below 2 GiB */
-  constructor(space: AddressSpace, size: number) {
+  /**
+   * @param size bytes, a multiple of 4096, below 2 GiB
+   * @param bus bus address of the first byte
+   */
+  constructor(space: AddressSpace, size: number, bus: number = BOARD_BASE) {
     this.size = size;
+    this.bus = bus;
     this.#space = space;
     // shared: a virtual machine may map BAR memory (vfio-user-backing.ts)
     this.ptr = mmap("the model's board memory", size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1);
     this.words = new Int32Array(view(this.ptr, size));
-    space.add(BOARD_BASE, size, this.ptr, REGION_READ | REGION_WRITE);
+    space.add(bus, size, this.ptr, REGION_READ | REGION_WRITE);
   }
 
   get free(): number {
@@ -55,7 +60,7 @@ export class BoardMemory implements DmaMemory {
     const region: DmaRegion = {
       name,
       ptr,
-      bus: BOARD_BASE + at,
+      bus: this.bus + at,
       size,
       u8: new Uint8Array(bytes, 0, size),
       u16: new Uint16Array(bytes, 0, size >> 1),
@@ -69,7 +74,7 @@ export class BoardMemory implements DmaMemory {
 
   /** Give the mapping back; every view is void. */
   close(): void {
-    this.#space.remove(BOARD_BASE, this.size);
+    this.#space.remove(this.bus, this.size);
     unmap(this.ptr, this.size);
   }
 }

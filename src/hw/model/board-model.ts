@@ -16,7 +16,6 @@ import type { Controller } from "../controller.ts";
 import { Fault } from "../fault.ts";
 import { libc, POLLIN, ptrOf } from "../libc.ts";
 import type { Mmio } from "../mmio.ts";
-import { BOARD_BASE } from "./board-memory.ts";
 import { EndpointModel } from "./endpoint.ts";
 import type { HostBus } from "./host-side.ts";
 import { MODEL_CORES } from "./open-model.ts";
@@ -30,6 +29,9 @@ const ALL_ONES = [0, 0xff, 0xffff, 0, 0xffffffff];
 /** Turns between two looks at whether there is anything to do. */
 const SLICE_TURNS = 128;
 const IDLE_MS = 1;
+
+/** above the memory, windows and registers of every QEMU machine: PCs begin at 0, arm64's `virt` at 1 GiB */
+const OWN_MEMORY_BASE = 2 ** 46;
 
 interface Block {
   readonly bar: number;
@@ -141,9 +143,9 @@ export class BoardModel {
   constructor(o: BoardModelOptions) {
     const core = MODEL_CORES[o.core as keyof typeof MODEL_CORES];
     if (core === undefined) throw new Fault("E_NODEV", `there is no model core "${o.core}"`);
-    const endpoint = new EndpointModel({ ...core, boardMemory: 65536 });
+    // Board memory is the board's guest's; the model's own, unused, lies where no machine has any.
+    const endpoint = new EndpointModel({ ...core, boardMemory: 65536, boardBase: OWN_MEMORY_BASE });
     this.endpoint = endpoint;
-    // Board memory is the board's guest's. The model's own begins at 1 GiB: a guest may have that much and no more.
     this.side = new BoardSide(endpoint.controller());
     const named = (who: string) => (level: "info" | "warn" | "error", text: string) => o.log(level, `${who}: ${text}`);
     this.board = new VfioUserHost({
@@ -210,9 +212,6 @@ export class BoardModel {
     this.endpoint.close();
   }
 }
-
-/** highest bus address of board memory that does not collide with the model's own */
-export const BOARD_MEMORY_LIMIT = BOARD_BASE;
 
 if (import.meta.main) {
   const { values: v } = parseArgs({

@@ -62,7 +62,7 @@ export class EndpointModel implements HostBus {
     const o = modelOptions(options);
     this.options = o;
     this.board = new AddressSpace("board", { strict: o.strict });
-    this.memory = new BoardMemory(this.board, o.boardMemory);
+    this.memory = new BoardMemory(this.board, o.boardMemory, o.boardBase);
     this.random = new Random(o.seed);
     this.faults = { ...NO_FAULTS, ...o.faults };
     const ascii = o.version.charCodeAt(0) * 2 ** 24 + (o.version.charCodeAt(1) << 16) + (o.version.charCodeAt(2) << 8);

@@ -1,5 +1,6 @@
 /** What core the model is, what is wrong with it, and the defaults. */
 import { Fault } from "../fault.ts";
+import { BOARD_BASE } from "./board-memory.ts";
 import type { DmaFaults } from "./dma-faults.ts";
 import { checkTiming, type LinkTiming } from "./timing.ts";
 
@@ -24,6 +25,8 @@ export interface ModelOptions {
   strict: boolean;
   /** bytes, a multiple of 4096 */
   boardMemory: number;
+  /** bus address of its first byte, a multiple of 4096 */
+  boardBase: number;
   /** bytes of the CPU's outbound window; costs nothing */
   windowSize: number;
   seed: number;
@@ -52,6 +55,7 @@ export const MODEL_DEFAULTS: Readonly<ModelOptions> = {
   atu: "unroll",
   strict: false,
   boardMemory: 64 * 1024 * 1024,
+  boardBase: BOARD_BASE,
   windowSize: 0x4000_0000,
   seed: 1,
   faults: {},
@@ -78,12 +82,14 @@ export function modelOptions(given: Partial<ModelOptions>): ModelOptions {
   range("outboundWindows", 1, 32);
   range("windowAlign", 4096, 2 ** 30);
   range("boardMemory", 65536, 2 ** 31 - 4096);
+  range("boardBase", 0, 2 ** 52);
   range("linkGen", 1, 6);
   range("linkWidth", 1, 16);
   if ((o.windowAlign & (o.windowAlign - 1)) !== 0)
     throw new Fault("E_CONFIG", `model option windowAlign is ${o.windowAlign}, it must be a power of two`);
-  if (o.boardMemory % 4096 !== 0)
-    throw new Fault("E_CONFIG", `model option boardMemory is ${o.boardMemory}, it must be a multiple of 4096`);
+  for (const key of ["boardMemory", "boardBase"] as const)
+    if (o[key] % 4096 !== 0)
+      throw new Fault("E_CONFIG", `model option ${key} is ${o[key]}, it must be a multiple of 4096`);
   if (!/^[0-9]{3}[a-z*]$/.test(o.version))
     throw new Fault("E_CONFIG", `model option version is "${o.version}", it must look like "520a"`);
   return o;
