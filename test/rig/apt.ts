@@ -83,12 +83,14 @@ export function machineMirror(etc = "/etc/apt"): Mirror {
   return { main: main.uri, security: security?.uri ?? null, keyring };
 }
 
-/** One private apt for one set of suites. */
+/** One private apt for one set of suites and one architecture; the machine's own dpkg never hears of the latter. */
 export class Apt {
   readonly dir: string;
+  readonly arch: "amd64" | "arm64";
   readonly #env: Record<string, string>;
 
-  constructor(name: string, suites: string[], securitySuites: string[]) {
+  constructor(name: string, suites: string[], securitySuites: string[], arch: "amd64" | "arm64" = "amd64") {
+    this.arch = arch;
     this.dir = ensureDir(join(cacheDir(), "apt", name));
     for (const d of [
       "state/lists/partial",
@@ -121,8 +123,8 @@ export class Apt {
       `Dir::Cache "${this.dir}/cache";`,
       `Dir::Etc "${this.dir}/etc";`,
       `Dir::Log "${this.dir}";`,
-      'APT::Architecture "amd64";',
-      'APT::Architectures "amd64";',
+      `APT::Architecture "${this.arch}";`,
+      `APT::Architectures "${this.arch}";`,
       'APT::Install-Recommends "false";',
       'APT::Sandbox::User "root";',
       'Acquire::Languages "none";',
@@ -147,7 +149,7 @@ export class Apt {
         env: this.#env,
       },
     );
-    return [...out.matchAll(/^'[^']+' (\S+)_(\S+)_(?:amd64|all)\.deb \d+/gm)].map(
+    return [...out.matchAll(/^'[^']+' (\S+)_(\S+)_(?:amd64|arm64|all)\.deb \d+/gm)].map(
       (m) => `${m[1]}=${decodeURIComponent(m[2])}`,
     );
   }

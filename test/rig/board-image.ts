@@ -16,16 +16,16 @@ import {
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { run } from "./apt.ts";
+import { AMD64, type Arch } from "./arch.ts";
+import { arm64KernelDir } from "./arm64-packages.ts";
 import { fetchModules, fetchRdma, moduleTree, rdmaRoot } from "./board-packages.ts";
-import { busybox, cacheDir, ensureDir, fromRoot, repoDir, rootDir } from "./cache.ts";
-import { image } from "./image.ts";
+import { busybox, cacheDir, ensureDir, repoDir } from "./cache.ts";
+import { image, libraries } from "./image.ts";
 import type { KernelName } from "./packages.ts";
 
 /** bumped when the contents change */
 const RECIPE = 3;
 
-const LIB = "lib/x86_64-linux-gnu";
-const TOOLS = ["usr/bin/ip", "usr/bin/rdma"];
 /** what the compiled program is linked to, besides what the base image has */
 const LIBRARIES = ["libpthread.so.0", "libdl.so.2", "librt.so.1", "libm.so.6"];
 const RDMA = [
@@ -43,39 +43,45 @@ async function pack(tree: string, path: string): Promise<void> {
 }
 
 /** A program with its libraries, found in `roots` in this order. */
-async function install(tree: string, program: string, roots: readonly string[], to: string): Promise<void> {
+async function install(arch: Arch, tree: string, program: string, roots: readonly string[]): Promise<void> {
   const found = roots.map((r) => join(r, program)).find((p) => existsSync(p));
   if (found === undefined) throw new Error(`${program} is in none of ${roots.join(", ")}`);
-  copyFileSync(found, join(tree, to, basename(program)));
-  const [loader] = fromRoot("x");
-  const paths = roots.flatMap((r) => [join(r, "usr", LIB), join(r, LIB)]).join(":");
-  const out = await run([loader!, "--library-path", paths, "--list", found]);
-  for (const [, lib] of out.matchAll(/=> (\S+) \(/g)) {
-    const at = join(tree, LIB, basename(lib!));
-    if (!existsSync(at)) copyFileSync(lib!, at);
+  copyFileSync(found, join(tree, "rig", basename(program)));
+  for (const lib of await libraries(arch, found, roots)) {
+    const at = join(tree, "lib", arch.triplet, basename(lib));
+    if (!existsSync(at)) copyFileSync(lib, at);
   }
 }
 
-async function tools(kernel: KernelName, release: string, say: (text: string) => void): Promise<string> {
-  await fetchModules(kernel, release, say);
-  await fetchRdma(say);
+async function installRdma(arch: Arch, tree: string): Promise<void> {
+  for (const p of ["usr/bin/rdma", ...RDMA]) await install(arch, tree, p, [rdmaRoot(), arch.root()]);
+  // ibverbs finds its provider by a file in /etc and a library beside libibverbs
+  mkdirSync(join(tree, "etc/libibverbs.d"), { recursive: true });
+  copyFileSync(join(rdmaRoot(), "etc/libibverbs.d/rxe.driver"), join(tree, "etc/libibverbs.d/rxe.driver"));
+  const plugins = join("lib", arch.triplet, "libibverbs");
+  cpSync(join(rdmaRoot(), "usr", plugins), join(tree, plugins), { recursive: true, dereference: true });
+}
+
+/** The RDMA tools are for amd64 only. */
+async function tools(kernel: KernelName, release: string, arch: Arch, say: (text: string) => void): Promise<string> {
+  const rdma = arch.name === "amd64";
+  if (rdma) {
+    await fetchModules(kernel, release, say);
+    await fetchRdma(say);
+  }
+  const modules = rdma ? moduleTree(kernel) : join(arm64KernelDir(kernel), "tree");
   const dir = ensureDir(join(cacheDir(), "board", "images"));
-  const path = join(dir, `${kernel}.cpio`);
+  const path = join(dir, `${rdma ? "" : `${arch.name}-`}${kernel}.cpio`);
   const stamp = `${RECIPE} ${release}`;
   if (existsSync(path) && existsSync(`${path}.stamp`) && readFileSync(`${path}.stamp`, "utf8") === stamp) return path;
-  const tree = join(dir, `${kernel}.tree`);
+  const tree = `${path}.tree`;
+  const lib = join("lib", arch.triplet);
   rmSync(tree, { recursive: true, force: true });
-  for (const d of ["rig", LIB, "lib/modules", "etc/libibverbs.d"]) mkdirSync(join(tree, d), { recursive: true });
-  cpSync(join(moduleTree(kernel), "lib/modules", release), join(tree, "lib/modules", release), { recursive: true });
-  for (const p of TOOLS) await install(tree, p, [rootDir()], "rig");
-  for (const p of RDMA) await install(tree, p, [rdmaRoot(), rootDir()], "rig");
-  for (const lib of LIBRARIES) copyFileSync(join(rootDir(), "usr", LIB, lib), join(tree, LIB, lib));
-  // ibverbs finds its provider by a file in /etc and a library beside libibverbs
-  copyFileSync(join(rdmaRoot(), "etc/libibverbs.d/rxe.driver"), join(tree, "etc/libibverbs.d/rxe.driver"));
-  cpSync(join(rdmaRoot(), "usr", LIB, "libibverbs"), join(tree, "usr", LIB, "libibverbs"), {
-    recursive: true,
-    dereference: true,
-  });
+  for (const d of ["rig", lib, "lib/modules"]) mkdirSync(join(tree, d), { recursive: true });
+  cpSync(join(modules, "lib/modules", release), join(tree, "lib/modules", release), { recursive: true });
+  await install(arch, tree, "usr/bin/ip", [arch.root()]);
+  if (rdma) await installRdma(arch, tree);
+  for (const l of LIBRARIES) copyFileSync(join(arch.root(), "usr", lib, l), join(tree, lib, l));
   await pack(tree, path);
   writeFileSync(`${path}.stamp`, stamp);
   return path;
@@ -96,8 +102,9 @@ export async function boardImage(
   files: BoardFiles,
   to: string,
   say: (text: string) => void,
+  arch: Arch = AMD64,
 ): Promise<string> {
-  const parts = [await image(kernel), await tools(kernel, release, say)];
+  const parts = [await image(kernel, arch), await tools(kernel, release, arch, say)];
   if (Object.keys(files).length > 0) {
     const tree = `${to}.tree`;
     rmSync(tree, { recursive: true, force: true });
@@ -117,9 +124,11 @@ export async function boardImage(
   return to;
 }
 
-/** The compiled program: $EPNIC_BIN or dist/epnic, built when it is not there. */
-export async function boardBinary(): Promise<string> {
-  const path = process.env.EPNIC_BIN ?? join(repoDir, "dist/epnic");
-  if (!existsSync(path)) await run([process.execPath, join(repoDir, ".ci/build.ts"), "--only", "x64"]);
+/**
+ * The compiled program: $EPNIC_BIN (amd64) or $EPNIC_ARM64_BIN, else the one in dist, built when it is not there.
+ */
+export async function boardBinary(arch: Arch = AMD64): Promise<string> {
+  const path = (arch.name === "amd64" ? process.env.EPNIC_BIN : process.env.EPNIC_ARM64_BIN) ?? arch.binary;
+  if (!existsSync(path)) await run([process.execPath, join(repoDir, ".ci/build.ts"), "--only", arch.buildName]);
   return path;
 }

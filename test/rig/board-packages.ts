@@ -11,8 +11,8 @@ import type { KernelName } from "./packages.ts";
 /** bumped when the wanted packages or modules change */
 const RECIPE = 2;
 
-/** modules by path pattern below kernel/ */
-const WANTED = [
+/** modules of a board by path pattern below kernel/ */
+export const KERNEL_MODULES = [
   "drivers/vdpa/*",
   "drivers/vhost/vhost_iotlb*",
   "drivers/virtio/*",
@@ -60,7 +60,7 @@ export async function fetchModules(kernel: KernelName, release: string, say: (te
     throw new RigError(`no package holds the modules of ${release}: run \`bun run rig fetch --refresh\``);
   say(`modules of ${release}: ${spec}`);
   const deb = await apt.download(spec);
-  const patterns = [...WANTED.map((w) => `*/modules/${release}/kernel/${w}`), `*/modules/${release}/modules.*`]
+  const patterns = [...KERNEL_MODULES.map((w) => `*/modules/${release}/kernel/${w}`), `*/modules/${release}/modules.*`]
     .map((p) => `'${p}'`)
     .join(" ");
   await run([

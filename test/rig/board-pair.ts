@@ -7,6 +7,8 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from
 import { join } from "node:path";
 import type { Subprocess } from "bun";
 import { RigError } from "./apt.ts";
+import { AMD64, type Arch } from "./arch.ts";
+import { fetchArm64 } from "./arm64-packages.ts";
 import { boardBinary, boardImage } from "./board-image.ts";
 import { logDir, repoDir } from "./cache.ts";
 import { Guest, NET_MODULES } from "./guest.ts";
@@ -17,7 +19,6 @@ export const BOARD_IP = "10.97.0.1";
 export const HOST_IP = "10.97.0.2";
 export const BOARD_NETDEV = "ep0";
 
-/** below the model's own board memory (board-model.ts) */
 const BOARD_MIB = 1024;
 const HUGEPAGES = 24;
 /** two emulated machines and their model may share one core with others */
@@ -26,6 +27,8 @@ const BOOT_MS = 300_000;
 export interface PairOptions {
   readonly name: string;
   readonly boardKernel: KernelName;
+  /** default amd64; the host is amd64 always */
+  readonly boardArch?: Arch;
   readonly hostKernel: KernelName;
   /** model core, see MODEL_CORES */
   readonly core?: string;
@@ -72,20 +75,23 @@ export class BoardPair {
   async start(): Promise<void> {
     const o = this.#o;
     const say = (text: string): void => console.error(`rig: ${text}`);
-    const releases = await fetchAll([...new Set([o.boardKernel, o.hostKernel])], { say });
+    const arch = o.boardArch ?? AMD64;
+    const foreign = arch !== AMD64;
+    const releases = await fetchAll([...new Set([...(foreign ? [] : [o.boardKernel]), o.hostKernel])], { say });
     for (const d of ["board", "host"]) {
       rmSync(join(this.dir, d), { recursive: true, force: true });
       mkdirSync(join(this.dir, d), { recursive: true });
     }
     this.#startModel();
     const files = {
-      "usr/bin/epnic": { copy: await boardBinary() },
+      "usr/bin/epnic": { copy: await boardBinary(arch) },
       "etc/init.d/S45epnic": { copy: join(repoDir, "fixtures/init/epnic.busybox") },
     };
-    const boardRelease = releases[o.boardKernel]!;
-    const initrd = await boardImage(o.boardKernel, boardRelease, files, join(this.dir, "board.cpio"), say);
+    const boardRelease = foreign ? await fetchArm64(o.boardKernel, say) : releases[o.boardKernel]!;
+    const initrd = await boardImage(o.boardKernel, boardRelease, files, join(this.dir, "board.cpio"), say, arch);
     this.board = new Guest({
       kernel: o.boardKernel,
+      arch,
       dir: join(this.dir, "board"),
       socket: this.boardSocket,
       memoryMiB: BOARD_MIB,

@@ -6,13 +6,15 @@ import { closeSync, existsSync, openSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
 import { RigError } from "./apt.ts";
-import { fromRoot, kernelDir, rootDir } from "./cache.ts";
+import { AMD64, type Arch } from "./arch.ts";
 import { image } from "./image.ts";
 import type { KernelName } from "./packages.ts";
 import { dieWithRig, stop, undoLater } from "./undo.ts";
 
 export interface GuestOptions {
   kernel: KernelName;
+  /** default amd64 */
+  arch?: Arch;
   /** folder of this run: sockets and logs */
   dir: string;
   /** vfio-user socket of the function, or null for a guest without it */
@@ -70,29 +72,22 @@ export class Guest {
   /** Start QEMU and wait for the init script. @throws RigError with the tail of the log */
   async start(timeoutMs = 90_000): Promise<void> {
     const o = this.#options;
-    const share = (p: string): string[] => ["-L", join(rootDir(), "usr/share", p)];
-    const cpio = o.initrd ?? (await image(o.kernel));
+    const arch = o.arch ?? AMD64;
+    const cpio = o.initrd ?? (await image(o.kernel, arch));
     const mem = o.memoryMiB ?? 512;
     const channel = join(o.dir, "cmd.sock");
     rmSync(channel, { force: true });
     const append = [
-      "console=ttyS0 panic=-1 loglevel=5 no_timer_check",
+      `${arch.append} panic=-1 loglevel=5`,
       `rig.load=${(o.load ?? NET_MODULES).join(",")}`,
       o.append ?? "",
     ];
     const args = [
       ...dieWithRig,
-      ...fromRoot("usr/bin/qemu-system-x86_64"),
-      ...share("qemu"),
-      ...share("seabios"),
-      "-L",
-      join(rootDir(), "usr/lib/ipxe/qemu"),
+      ...arch.qemu(),
       "-accel",
       "tcg,thread=multi",
-      "-cpu",
-      "max",
-      "-machine",
-      "q35,memory-backend=mem",
+      ...arch.machine,
       "-m",
       `${mem}M`,
       "-object",
@@ -109,7 +104,7 @@ export class Guest {
       "-serial",
       "chardev:cmd",
       "-kernel",
-      join(kernelDir(o.kernel), "vmlinuz"),
+      arch.vmlinuz(o.kernel),
       "-initrd",
       cpio,
       "-append",

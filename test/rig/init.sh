@@ -1,6 +1,7 @@
 #!/bin/busybox sh
-# init of the rig's guests: kernel messages on ttyS0, commands on ttyS1. A command is one line, "<id> <base64 of a
-# shell script>"; the answer is the script's output between two marks with the id and the exit status.
+# init of the rig's guests: kernel messages on the first serial line, commands on the one that rig.tty names. A command
+# is one line, "<id> <base64 of a shell script>"; the answer is the script's output between two marks with the id and the
+# exit status.
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
@@ -12,8 +13,9 @@ mkdir -p /dev/pts && mount -t devpts pts /dev/pts
 ip link set lo up
 cat /proc/sys/kernel/printk > /tmp/printk
 echo 8 > /proc/sys/kernel/printk
-exec 3<>/dev/ttyS1
-stty -F /dev/ttyS1 raw -echo
+tty=$(sed -n 's/.*rig\.tty=\([^ ]*\).*/\1/p' /proc/cmdline)
+exec 3<>/dev/$tty
+stty -F /dev/$tty raw -echo
 # modules named on the command line (rig.load=a,b), in this order; those built in have no file
 for m in $(sed -n 's/.*rig\.load=\([^ ]*\).*/\1/p' /proc/cmdline | tr , ' '); do
   if [ -e /modules/$m.ko ]; then insmod /modules/$m.ko || echo "rig: insmod $m failed"; fi

@@ -49,6 +49,9 @@ function save(m: Manifest): void {
   renameSync(`${manifestPath()}.tmp`, manifestPath());
 }
 
+/** Packages in the unpacked root, name=version. */
+export const unpackedPackages = (): readonly string[] => load().root;
+
 const apts = new Map<string, Apt>();
 
 async function apt(release: "bookworm" | "trixie"): Promise<Apt> {

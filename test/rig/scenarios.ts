@@ -2,6 +2,7 @@
  * The register of scenarios, by name. Those with a guest alone are in host-, life- and plain files; a board of their own
  * have those of the board-* files.
  */
+import { ARM64 } from "./arch.ts";
 import type { PairOptions } from "./board-pair.ts";
 import { boardCrash, boardRoce, boardTraffic } from "./board-scenarios.ts";
 import { boardVduse } from "./board-vduse.ts";
@@ -29,6 +30,9 @@ export const SCENARIOS: readonly Scenario[] = [
   ),
   board("board-amd64", "board and host as two machines: ping, TCP and UDP both ways, idle CPU share", (c) =>
     boardTraffic(pairOf("board-amd64", c)),
+  ),
+  board("board-arm64", "as board-amd64 with an arm64 machine as the board: arm64 kernel and epnic-arm64", (c) =>
+    boardTraffic({ ...pairOf("board-arm64", c), boardArch: ARM64, holdMs: 120 }),
   ),
   board("board-crash", "two machines: epnic on the board killed 20 times, the board's netdev stays", (c) =>
     boardCrash(pairOf("board-crash", c), 20),
