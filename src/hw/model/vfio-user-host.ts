@@ -187,6 +187,7 @@ export class VfioUserHost implements HostSide {
   /** A bounded piece of work; never blocks and allocates nothing while nothing comes. */
   turn(): void {
     this.#turns++;
+    this.irq.turn();
     const socket = this.#socket;
     const fn = this.#function;
     if (fn === null) return;

@@ -315,6 +315,28 @@ describe("interrupts", () => {
     expect(client.setIrqs(2, 0x24, 4, 1, fd).error).toBe(22);
   });
 
+  test("MSI-X: a message that was under way while the guest moved the vector arrives, one that comes long after does not", () => {
+    const { client, bus, host } = setUp();
+    client.version();
+    const before = eventfd();
+    const after = eventfd();
+    client.setIrqs(2, 0x24, 1, 1, before);
+    const old = entry(bus, 1);
+    client.setIrqs(2, 0x24, 1, 1, after);
+    expect(entry(bus, 1).data).not.toBe(old.data);
+    host.message(old.addr, old.data);
+    expect([count(before), count(after), host.irq.late, host.irq.stray]).toEqual([0, 1, 1, 0]);
+    for (let i = 0; i < 256; i++) host.turn();
+    host.message(old.addr, old.data);
+    expect([count(after), host.irq.late, host.irq.stray]).toEqual([0, 1, 1]);
+    // what was masked was not live: nothing of it may be under way
+    host.irq.maskVector(1, true);
+    const masked = entry(bus, 1);
+    client.setIrqs(2, 0x24, 1, 1, after);
+    host.message(masked.addr, masked.data);
+    expect([count(after), host.irq.stray]).toEqual([0, 2]);
+  });
+
   test("INTx: once until UNMASK, again while the level stays", () => {
     const { client, host } = setUp();
     client.version();
