@@ -22,6 +22,8 @@ export interface Fetcher {
   readonly cpuReads: number;
   /** The host is gone: forget what was set up for its memory. */
   reset(): void;
+  /** nothing under way on it, its own things included */
+  idle(): boolean;
 }
 
 const TWO32 = 4294967296;
@@ -30,13 +32,19 @@ const FAR_HI = 1 << 21;
 
 /** A fetcher that is for something else first. */
 export interface SpareFetcher extends Fetcher {
-  /** nothing of its own to do */
-  idle(): boolean;
+  /** nothing under way but looks at an avail index */
+  onlyLooks(): boolean;
+  /** around the elements of such a look */
+  lookBegins(): void;
+  lookEnds(): void;
 }
 
 export class EdmaFetcher implements SpareFetcher {
   readonly cpuReads = 0;
   private readonly ch: DmaChannel;
+  /** elements [looksFrom, looksTo) are looks, the newest of them */
+  private looksFrom = 0;
+  private looksTo = 0;
   constructor(channel: DmaChannel) {
     this.ch = channel;
   }
@@ -56,6 +64,16 @@ export class EdmaFetcher implements SpareFetcher {
   }
   idle(): boolean {
     return this.ch.putCount === this.ch.doneCount;
+  }
+  onlyLooks(): boolean {
+    const { putCount, doneCount } = this.ch;
+    return putCount === doneCount || (putCount === this.looksTo && ((doneCount - this.looksFrom) | 0) >= 0);
+  }
+  lookBegins(): void {
+    if (this.ch.putCount !== this.looksTo) this.looksFrom = this.ch.putCount;
+  }
+  lookEnds(): void {
+    this.looksTo = this.ch.putCount;
   }
   landed(mark: number): boolean {
     return ((this.ch.doneCount - mark) | 0) >= 0;
@@ -141,6 +159,10 @@ export class WindowFetcher implements Fetcher {
   }
 
   landed(_mark: number): boolean {
+    return true;
+  }
+
+  idle(): boolean {
     return true;
   }
 

@@ -7,20 +7,12 @@
  * the newest index covers: entries, then the descriptors they name, then indirect tables; one is under way.
  */
 import type { DmaMemory, DmaRegion } from "../hw/dma-memory.ts";
-import { ld16 } from "../hw/mem.ts";
 import { availBytes, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
 import { INDIRECT, walk, walkIndirect } from "./chain.ts";
-import {
-  OK,
-  R_ALL_ONES,
-  R_AVAIL_JUMP,
-  R_DESC_INDEX,
-  R_DESC_LOOP,
-  R_INDIRECT,
-  R_INDIRECT_NOT_NEGOTIATED,
-} from "./codes.ts";
+import { OK, R_DESC_INDEX, R_DESC_LOOP, R_INDIRECT, R_INDIRECT_NOT_NEGOTIATED } from "./codes.ts";
 import type { Fetcher, SpareFetcher } from "./fetch.ts";
-import { CONFIRM_DUE, HostUsed, type RingAddresses } from "./host-used.ts";
+import { HostLooks } from "./host-looks.ts";
+import type { RingAddresses } from "./host-used.ts";
 import type { Segments } from "./segments.ts";
 import { TUNING, type Tuning } from "./tuning.ts";
 
@@ -28,9 +20,6 @@ export type { RingAddresses };
 
 /** descriptors of an indirect table that are mirrored; Linux uses at most 2 + MAX_SKB_FRAGS */
 export const INDIRECT_MAX = 64;
-/** most looks under way; each has a place of its own for the answer: flags, index, used_event, unused (u16 each) */
-const LOOKS = 8;
-const LOOK_BYTES = 8;
 /** descriptors of a guess: a cache line of them */
 const GUESS = 4;
 /** rounds without a guess after guesses went wrong */
@@ -44,28 +33,19 @@ const ENTRIES = 1;
 const DESCS = 2;
 const TABLES = 3;
 
-export class HostRing extends HostUsed {
+export class HostRing extends HostLooks {
   /** DESC_F_WRITE for the receive queue, 0 for the transmit queue */
   readonly write: number;
   /** free-running u16: next entry to consume; entries [next, ready) are complete in the mirror */
   next = 0;
   ready = 0;
-  /** numbers for codes.describe() */
-  a = 0;
-  b = 0;
   /** the chain that single() found: address as int32 words, bytes */
   lo = 0;
   hi = 0;
   len = 0;
-  /** looks begun and looks that found nothing new (counters) */
-  fetches = 0;
-  emptyFetches = 0;
 
-  private readonly fetcher: Fetcher;
-  private readonly spare: SpareFetcher | null;
   /** what the round under way goes through */
   private via: Fetcher;
-  private readonly tuning: Tuning;
   private readonly mem: DmaRegion;
   private readonly maxSize: number;
   private readonly avail: Uint16Array;
@@ -73,22 +53,9 @@ export class HostRing extends HostUsed {
   private readonly table: Int32Array;
   private readonly descOff: number;
   private readonly tableOff: number;
-  private readonly lookOff: number;
-  private readonly looks: Uint16Array;
   /** round in which a descriptor was asked for last */
   private readonly stamp: Int32Array;
   private round = 0;
-
-  // looks, oldest first
-  private readonly lookMark = new Int32Array(LOOKS);
-  private readonly lookSerials = new Int32Array(LOOKS);
-  private lookFirst = 0;
-  private lookCount = 0;
-  /** turns until the next look at a ring without news */
-  private lookWait = 0;
-  private gap = 0;
-  /** avail index as of the newest answer */
-  private hostIdx = 0;
 
   // the round under way: entries [seen, target)
   private state = IDLE;
@@ -104,8 +71,6 @@ export class HostRing extends HostUsed {
   private indirect = false;
   private descLo = 0;
   private descHi = 0;
-  private availLo = 0;
-  private availHi = 0;
   private runLo = -1;
   private runHi = -1;
 
@@ -119,38 +84,30 @@ export class HostRing extends HostUsed {
     tuning: Tuning = TUNING,
     spare: SpareFetcher | null = null,
   ) {
-    super(name, memory, maxSize);
+    super(name, memory, fetcher, maxSize, tuning, spare);
     this.write = write;
-    this.fetcher = fetcher;
     this.via = fetcher;
-    this.spare = spare;
     this.maxSize = maxSize;
-    this.tuning = tuning;
     const availSpan = (availBytes(maxSize) + 63) & ~63;
     this.descOff = availSpan;
     this.tableOff = this.descOff + maxSize * 16;
-    this.lookOff = this.tableOff + maxSize * INDIRECT_MAX * 16;
-    this.mem = memory.alloc(`mirror.${name}`, this.lookOff + LOOKS * LOOK_BYTES, 4096);
+    const bytes = this.tableOff + maxSize * INDIRECT_MAX * 16;
+    this.mem = memory.alloc(`mirror.${name}`, bytes, 4096);
     this.avail = this.mem.u16.subarray(0, availSpan >> 1);
     this.desc = this.mem.i32.subarray(this.descOff >> 2, this.tableOff >> 2);
-    this.table = this.mem.i32.subarray(this.tableOff >> 2, this.lookOff >> 2);
-    this.looks = this.mem.u16.subarray(this.lookOff >> 1, (this.lookOff + LOOKS * LOOK_BYTES) >> 1);
+    this.table = this.mem.i32.subarray(this.tableOff >> 2, bytes >> 2);
     this.stamp = new Int32Array(maxSize);
   }
 
   /** Begin a new life with the addresses that the host gave. Called with no DMA outstanding. */
   attach(q: RingAddresses, eventIdx: boolean, indirect: boolean): void {
     if (q.size > this.maxSize) throw new RangeError(`${this.name}: queue size ${q.size}, room for ${this.maxSize}`);
-    this.attachUsed(q, eventIdx);
+    this.attachLooks(q, eventIdx);
     this.descLo = q.descLo;
     this.descHi = q.descHi;
-    this.availLo = q.availLo;
-    this.availHi = q.availHi;
     this.indirect = indirect;
-    this.next = this.ready = this.seen = this.target = this.hostIdx = 0;
+    this.next = this.ready = this.seen = this.target = 0;
     this.state = IDLE;
-    this.lookCount = 0;
-    this.lookWait = 0;
     this.guessPause = 0;
     this.span = 1;
     this.via = this.fetcher;
@@ -177,15 +134,11 @@ export class HostRing extends HostUsed {
    * the way to the host is full, so look less often. @returns 0 or a negative code with a, b
    */
   step(wanted: boolean, busy = false): number {
-    this.gap = busy ? this.tuning.busyGap : this.tuning.pollGap;
-    let rc: number = OK;
-    while (this.lookCount > 0 && this.fetcher.landed(this.lookMark[this.lookFirst]!)) {
-      rc = this.endLook();
-      if (rc < 0) return rc;
-    }
+    let rc = this.endLooks();
+    if (rc < 0) return rc;
     if (this.state !== IDLE) rc = this.goOn();
-    if (this.state === IDLE && rc >= 0 && this.hostIdx !== this.seen) rc = this.beginRound(wanted);
-    else if (--this.lookWait < 0 && (this.confirm === CONFIRM_DUE || (wanted && this.state === IDLE))) this.beginLook();
+    if (this.state === IDLE && rc >= 0 && this.hostIdx !== this.seen) rc = this.beginRound(wanted, busy);
+    else this.lookOn(wanted && this.state === IDLE, busy);
     return rc;
   }
 
@@ -197,57 +150,11 @@ export class HostRing extends HostUsed {
     return OK;
   }
 
-  // --- looks ---
-
-  private putLook(): void {
-    const k = (this.lookFirst + this.lookCount) & (LOOKS - 1);
-    const off = this.lookOff + k * LOOK_BYTES;
-    this.fetches++;
-    this.lookCount++;
-    this.lookWait = this.gap;
-    this.lookSerials[k] = this.lookBegins();
-    this.fetcher.put(4, this.availLo, this.availHi, this.mem, off);
-    if (this.eventIdx) this.fetchAt(this.fetcher, 2, this.availLo, this.availHi, 4 + 2 * this.size, off + 4);
-  }
-
-  private beginLook(): void {
-    if (this.lookCount >= this.tuning.polls || this.fetcher.room() < 4) return;
-    const k = (this.lookFirst + this.lookCount) & (LOOKS - 1);
-    this.putLook();
-    this.lookMark[k] = this.fetcher.commit();
-  }
-
-  private endLook(): number {
-    const k = this.lookFirst;
-    this.lookFirst = (k + 1) & (LOOKS - 1);
-    this.lookCount--;
-    const at = this.mem.ptr + this.lookOff + k * LOOK_BYTES;
-    const idx = ld16(at + 2);
-    this.flags = this.looks[k << 2]!;
-    this.event = this.looks[(k << 2) + 2]!;
-    this.lookEnds(this.lookSerials[k]!);
-    // What blocked or absent memory reads as; a driver uses bit 0 of the flags only (2.7.6).
-    if (this.flags === 0xffff && idx === 0xffff) return this.bad(R_ALL_ONES, this.flags, idx);
-    const fresh = (idx - this.hostIdx) & 0xffff;
-    if (fresh === 0) {
-      this.emptyFetches++;
-      return OK;
-    }
-    const ahead = (idx - this.used) & 0xffff;
-    if (ahead <= this.size && fresh <= this.size) {
-      this.hostIdx = idx;
-      return OK;
-    }
-    // Reads may pass each other on their way (PCIe 2.4.1): an answer older than the one before is no news.
-    if (this.tuning.polls > 1 && ((this.hostIdx - idx) & 0xffff) <= this.size) return OK;
-    return this.bad(R_AVAIL_JUMP, ahead, this.size);
-  }
-
   // --- rounds ---
 
-  private beginRound(wanted: boolean): number {
+  private beginRound(wanted: boolean, busy: boolean): number {
     const { seen, size, spare } = this;
-    const via = spare?.idle() ? spare : this.fetcher;
+    const via = spare?.idle() && !this.fetcher.idle() ? spare : this.fetcher;
     if (via.room() < 8) return OK;
     this.via = via;
     const fresh = (this.hostIdx - seen) & 0xffff;
@@ -263,7 +170,9 @@ export class HostRing extends HostUsed {
     if (this.guessed) this.putGuess();
     this.state = ENTRIES;
     this.mark = via.commit();
-    if (wanted && this.write === 0 && this.tuning.pollAhead && !this.guessed) this.beginLook();
+    if (this.guessed) this.putTail(via);
+    if (wanted && this.write === 0 && this.tuning.pollAhead && !this.guessed)
+      this.look(busy ? this.tuning.busyGap : this.tuning.pollGap);
     return via.landed(this.mark) ? this.onEntries() : OK;
   }
 
@@ -313,6 +222,7 @@ export class HostRing extends HostUsed {
   private await(): number {
     this.flushRun();
     this.mark = this.via.commit();
+    if (this.guessed) this.putTail(this.via);
     return this.via.landed(this.mark) ? this.closeChains() : OK;
   }
 
@@ -434,9 +344,7 @@ export class HostRing extends HostUsed {
   /** The channel that fetches was restarted: what was asked for is lost, ask again. */
   refetch(): void {
     this.state = IDLE;
-    this.lookCount = 0;
-    this.lookWait = 0;
-    this.lookLost();
+    this.lookAgain();
   }
 
   // --- consuming ---
@@ -478,11 +386,5 @@ export class HostRing extends HostUsed {
   /** Consume `k` entries. */
   consume(k: number): void {
     this.next = (this.next + k) & 0xffff;
-  }
-
-  private bad(code: number, a: number, b: number): number {
-    this.a = a;
-    this.b = b;
-    return code;
   }
 }

@@ -15,6 +15,8 @@ import type { DirectionLimits } from "./to-host.ts";
 const RECORDS = 4096;
 const MAX_BUFFERS = 128;
 const ETH_MIN = 14;
+/** elements under way that one more does not hold up */
+const FEW = 6;
 /** bytes of frames whose chains the host gets back together at the most */
 const OWED_BYTES = 131072;
 
@@ -124,6 +126,7 @@ export class ToBoard {
     if (rd.putCount !== before) {
       rd.commit();
       this.elements += (rd.putCount - before) | 0;
+      if (((rd.putCount - rd.doneCount) | 0) <= FEW) hq.tail();
     }
     if (this.begun > 0) this.bursts++;
     return rc < 0 ? rc : this.begun;

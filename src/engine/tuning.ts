@@ -5,6 +5,10 @@ export interface Tuning {
   /** turns from one look at a ring without news to the next, at least; and while the way to the host is full */
   readonly pollGap: number;
   readonly busyGap: number;
+  /** the same when there was no news for some time */
+  readonly calmGap: number;
+  /** a small read behind a lone frame, or what is fetched for it: it is known to be here without the channel's stop */
+  readonly tail: boolean;
   /** fetch what a look found on the payload's read channel while that rests: looks do not stand in its way there */
   readonly idleChannel: boolean;
   /** fetch as many neighbours of a chain's head as the chain before had */
@@ -24,9 +28,11 @@ export interface Tuning {
 }
 
 export const TUNING: Tuning = {
-  polls: 4,
+  polls: 5,
   pollGap: 2,
   busyGap: 32,
+  calmGap: 0,
+  tail: true,
   idleChannel: true,
   span: true,
   coalesce: 64,

@@ -26,6 +26,10 @@ export class SlowFetcher implements Fetcher {
 
   constructor(private readonly source: TestMemory) {}
 
+  idle(): boolean {
+    return this.asked.length === this.done;
+  }
+
   room(): number {
     return this.space - (this.asked.length - this.done);
   }

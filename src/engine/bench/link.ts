@@ -3,6 +3,7 @@
  * gives the same figures on every machine. Method and assumptions: docs/bench.md.
  */
 import { type Direction, type LinkTiming, PRESETS, payloadLimit } from "../../hw/model/open-model.ts";
+import { TUNING } from "../tuning.ts";
 import { EpnicRig, FULL, type Variant } from "./link-epnic.ts";
 import { type LinkRig, type LinkRigOptions, shapeOf } from "./link-rig.ts";
 import { WindowRig } from "./link-window.ts";
@@ -22,6 +23,8 @@ export const WITHOUT = {
   "idle-channel": { ...FULL, tuning: { idleChannel: false } },
   "chain-span": { ...FULL, tuning: { span: false } },
   "busy-gap": { ...FULL, tuning: { busyGap: 2 } },
+  tail: { ...FULL, tuning: { tail: false } },
+  "calm-looks": { ...FULL, tuning: { calmGap: TUNING.pollGap } },
   guess: { ...FULL, tuning: { guess: false } },
   "lazy-used": { ...FULL, tuning: { lazyTurns: 0 } },
   "header-in-place": FULL,
