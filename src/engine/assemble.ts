@@ -11,7 +11,7 @@ import type { NetPort } from "../hw/net-port.ts";
 import { type Channels, DataPath } from "./datapath.ts";
 import { EdmaFetcher, type Fetcher, WindowFetcher } from "./fetch.ts";
 import { macBytes } from "./function/config.ts";
-import { createFunction, type HostFunction } from "./function/function.ts";
+import { createFunction, type FrozenLife, type HostFunction } from "./function/function.ts";
 import { HeaderCheck } from "./header-check.ts";
 import { Interrupts } from "./interrupts.ts";
 import type { EngineLog } from "./log.ts";
@@ -26,6 +26,8 @@ export interface AssemblyOptions {
   readonly features: string;
   readonly irq: "auto" | "msix" | "intx";
   readonly fetch: "edma" | "window";
+  /** see FunctionOptions */
+  readonly life?: FrozenLife | null;
 }
 
 export interface Assembly {

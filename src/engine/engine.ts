@@ -6,6 +6,7 @@
 import { hostname } from "node:os";
 import type { Controller } from "../hw/controller.ts";
 import { linkUp } from "../hw/dbi.ts";
+import { Edma } from "../hw/edma.ts";
 import { Fault } from "../hw/fault.ts";
 import type { ModelHandle, ModelHostOptions } from "../hw/model/open-model.ts";
 import type { NetPort, PortFeatures } from "../hw/net-port.ts";
@@ -62,6 +63,8 @@ export interface Engine {
 const DOZE_TURNS = 16;
 const FLUSH_MS = 50;
 const DRAIN_MS = 1000;
+/** for the transfers of a process that was killed: far more than all its lists can take */
+const SETTLE_MS = 500;
 /** @throws Fault when a part cannot be had; what was opened before it is closed again */
 export function openEngine(o: EngineOptions, log: EngineLog): Engine {
   const undo: (() => void)[] = [];
@@ -112,7 +115,9 @@ function openPort(o: EngineOptions, ctrl: Controller, model: ModelHandle | null,
 /** Memory that outlives us may hold a life of the host's driver; nothing else may have been allocated yet. */
 function lifeStore(o: EngineOptions, ctrl: Controller): LifeStore | null {
   if (ctrl.isModel || !isKept(ctrl.memory)) return null;
-  return new LifeStore(ctrl.memory, JSON.stringify([o.personality, o.mtu, o.queueSize, o.features, o.irq, o.fetch]));
+  const rested = new Edma(ctrl).settle(SETTLE_MS);
+  const { personality, mac, mtu, queueSize, features, irq, fetch } = o;
+  return new LifeStore(ctrl.memory, JSON.stringify([personality, mac, mtu, queueSize, features, irq, fetch]), rested);
 }
 
 /** What the port is started with when the host accepts all of the word. */
@@ -138,9 +143,10 @@ function build(o: EngineOptions, log: EngineLog, undo: (() => void)[]): Engine {
   if (model === null) undo.push(() => ctrl.close());
 
   const life = lifeStore(o, ctrl);
+  undo.push(() => life?.leave());
   const port = openPort(o, ctrl, model, log);
   undo.push(() => port.close());
-  const parts = assemble(ctrl, port, log, { ...o, mac: o.mac ?? madeMac(o.device) });
+  const parts = assemble(ctrl, port, log, { ...o, mac: o.mac ?? madeMac(o.device), life: life?.life ?? null });
   port.expect?.(allAccepted(featureWord(o.features, parts.fn.personality), o.mtu));
   undo.push(() => parts.edma.quiesce());
   // The memory behind the BARs goes away with this process: no write of the host may find it.

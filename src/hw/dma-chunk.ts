@@ -31,6 +31,11 @@ export class ChunkMemory implements DmaMemory {
     this.hint = hint;
   }
 
+  /** Bus addresses and sizes of the pieces in order, as text: equal for memory that hands out the same places. */
+  get layout(): string {
+    return this.chunks.map((c) => `${c.bus.toString(16)}+${c.size.toString(16)}`).join(",");
+  }
+
   /** The largest region that could still be allocated, in bytes (alignment 64). */
   get free(): number {
     return this.chunks.reduce((most, c, i) => Math.max(most, c.size - this.used[i]!), 0);

@@ -132,6 +132,7 @@ export class HugepageMemory extends ChunkMemory {
   private readonly at: { ptr: number; size: number };
   private readonly path: string;
   private closed = false;
+  private stays = false;
 
   private constructor(
     chunks: readonly Chunk[],
@@ -232,9 +233,19 @@ export class HugepageMemory extends ChunkMemory {
     }
   }
 
-  /** All bytes to zero. */
-  clear(): void {
-    fill(this.at.ptr, 0, this.at.size);
+  /** All bytes to zero, but for these stretches of CPU addresses. */
+  clear(except: readonly { readonly ptr: number; readonly size: number }[] = []): void {
+    let from = this.at.ptr;
+    for (const e of [...except].sort((a, b) => a.ptr - b.ptr)) {
+      if (e.ptr > from) fill(from, 0, e.ptr - from);
+      from = Math.max(from, e.ptr + e.size);
+    }
+    fill(from, 0, this.at.ptr + this.at.size - from);
+  }
+
+  /** close() leaves the file for the next process. */
+  keep(): void {
+    this.stays = true;
   }
 
   /** Unmap. The regions handed out must not be touched any more, by nobody. */
@@ -242,6 +253,6 @@ export class HugepageMemory extends ChunkMemory {
     if (this.closed) return;
     this.closed = true;
     unmap(this.at.ptr, this.at.size);
-    if (this.path !== "") rmSync(this.path, { force: true });
+    if (this.path !== "" && !this.stays) rmSync(this.path, { force: true });
   }
 }

@@ -165,7 +165,8 @@ export class DriverRing implements LocalRing {
     if (this.#grants !== null) {
       this.#grants.grant(this.descBus, this.size * DESC_SIZE, 1);
       this.#grants.grant(this.availBus, availBytes(this.size), 1);
-      this.#grants.grant(this.usedBus, usedBytes(this.size), 2);
+      // the device reads its own used ring when it goes on after a crash
+      this.#grants.grant(this.usedBus, usedBytes(this.size), 3);
     }
   }
 

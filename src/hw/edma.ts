@@ -6,8 +6,11 @@ import type { Controller, CoreInfo } from "./controller.ts";
 import { DBI } from "./dbi.regs.ts";
 import type { DmaChannel } from "./dma-channel.ts";
 import {
+  CS_RUNNING,
+  CTL_CS_SHIFT,
   contextOffset,
   EDMA,
+  EDMA_CH,
   EDMA_CHANNEL,
   EDMA_COMMON,
   EDMA_LEGACY_DBI,
@@ -113,6 +116,31 @@ export class Edma {
     this.opened.push(channel);
     channel.start();
     return channel;
+  }
+
+  /**
+   * What an earlier process left running comes to its end; then both engines are off. Before that its lists must not be
+   * overwritten: the engine would go on with whatever is there.
+   * @returns false when a channel still ran after `ms` milliseconds
+   */
+  settle(ms: number): boolean {
+    const d = this.ctrl.dma;
+    const legacy = this.map === "edma-legacy";
+    const until = performance.now() + ms;
+    let rested = true;
+    for (const isWrite of [true, false])
+      for (let i = 0; i < (isWrite ? this.writeChannels : this.readChannels); i++) {
+        if (legacy) d.st32(EDMA_VP.VIEWPORT_SEL, (isWrite ? 0 : VIEWPORT_READ) | i);
+        const at = (legacy ? VIEWPORT_CONTEXT : contextOffset(isWrite, i)) + EDMA_CH.CH_CONTROL1;
+        let running = true;
+        do {
+          this.ctrl.turn();
+          running = ((d.ld32(at) >>> CTL_CS_SHIFT) & 3) === CS_RUNNING;
+        } while (running && performance.now() < until);
+        rested &&= !running;
+      }
+    this.quiesce();
+    return rested;
   }
 
   /** Mask and clear every interrupt and switch both engines off (dw-hardware.md 3, "Quiesce"). */

@@ -9,9 +9,9 @@ import type { Iatu } from "../../hw/iatu.ts";
 import { CAP_ID_MSIX } from "../../hw/pci.layout.ts";
 import { checkMtu, macBytes, NetConfig } from "./config.ts";
 import { featureWord } from "./features.ts";
-import type { HostFunction } from "./host-function.ts";
+import type { FrozenLife, HostFunction } from "./host-function.ts";
 import { LegacyFunction } from "./legacy.ts";
-import { ModernFunction } from "./modern.ts";
+import { isStill, ModernFunction } from "./modern.ts";
 import type { FunctionParts } from "./parts.ts";
 import {
   allocFunctionMemory,
@@ -26,6 +26,7 @@ import {
   type Personality,
   planFunction,
   programIdentity,
+  resetFunctionMemory,
   type SubsystemIds,
 } from "./setup.ts";
 
@@ -35,6 +36,7 @@ export {
   FN_NONE,
   FN_REFUSED,
   FN_UP,
+  type FrozenLife,
   type FunctionStats,
   type HostFunction,
   type QueueCapture,
@@ -54,6 +56,8 @@ export interface FunctionOptions extends SubsystemIds {
   /** "default", "safe", "wide" or a hex number, see features.ts */
   readonly features?: string;
   readonly irq?: IrqChoice;
+  /** a life that an earlier process captured; its registers are in the memory that will be allocated (adopt.ts) */
+  readonly life?: FrozenLife | null;
 }
 
 /** the queue size register has 16 bits and the size is a power of two (VIRTIO 1.2 2.7) */
@@ -88,7 +92,11 @@ export function createFunction(o: FunctionOptions): HostFunction {
   const features = featureWord(o.features ?? "default", plan.personality);
   const config = new NetConfig(macBytes(o.mac), checkMtu(o.mtu));
   const memory = allocFunctionMemory(ctrl, plan);
-  if (!isIdentityInPlace(ctrl, plan)) programIdentity(ctrl, plan);
+  const inPlace = isIdentityInPlace(ctrl, plan);
+  // Ids that are gone, or a link that is down: the host has reset the slot, and its driver with it.
+  const life = inPlace && o.life != null && isStill(memory.bar0.ptr, o.life) ? o.life : null;
+  if (life === null) resetFunctionMemory(memory);
+  if (!inPlace) programIdentity(ctrl, plan);
   const parts: FunctionParts = {
     bar: memory.bar0.ptr,
     msixTablePtr: memory.msix === null ? 0 : memory.msix.ptr + MSIX_TABLE_OFF,
@@ -107,7 +115,7 @@ export function createFunction(o: FunctionOptions): HostFunction {
     },
     onClose: () => closeWindows(iatu, memory),
   };
-  const fn = plan.personality === "modern" ? new ModernFunction(parts) : new LegacyFunction(parts);
+  const fn = plan.personality === "modern" ? new ModernFunction(parts, life) : new LegacyFunction(parts);
   openWindows(ctrl, iatu, plan, memory);
   return fn;
 }

@@ -44,8 +44,8 @@ export interface FunctionStats {
   queueResets: number;
 }
 
-/** What freezes at DRIVER_OK. */
-export interface AdoptedLife {
+/** What freezes at DRIVER_OK: enough for another process to go on with the same driver (adopt.ts). */
+export interface FrozenLife {
   readonly featuresLo: number;
   readonly featuresHi: number;
   readonly hdrLen: number;
@@ -85,11 +85,8 @@ export interface HostFunction {
   readonly hdrLen: number;
   /** Override after a look at the first frame. */
   setHdrLen(bytes: number): void;
-  /**
-   * Take up a life that an earlier process captured; its registers are in BAR memory again. live afterwards, without
-   * FN_UP. Absent where it cannot be done.
-   */
-  adopt?(life: AdoptedLife): void;
+  /** A later process can go on with a life of this function: it is made with FunctionOptions.life, and live at once. */
+  readonly resumable: boolean;
   /** the host enabled MSI-X; otherwise it uses INTx */
   readonly msix: boolean;
   /** MSI-X vector of config changes, NO_VECTOR for none and with INTx */

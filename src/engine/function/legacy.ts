@@ -70,6 +70,7 @@ interface Found {
 
 export class LegacyFunction implements HostFunction {
   readonly personality = "legacy" as const;
+  readonly resumable = false;
   readonly queues: readonly [QueueCapture, QueueCapture] = [emptyQueue(), emptyQueue()];
   readonly freshQueues = 3;
   readonly msixTablePtr: number;

@@ -18,6 +18,8 @@ import {
   COMMON_STATUS,
   F_GUEST_TSO6,
   F_STATUS,
+  NET_CFG_STATUS,
+  NET_S_LINK_UP,
   NO_VECTOR,
   STATUS_DRIVER,
   STATUS_DRIVER_OK,
@@ -28,11 +30,11 @@ import {
 import { judgeVectors, queuesOverlap } from "./capture.ts";
 import { acceptedModern } from "./features.ts";
 import {
-  type AdoptedLife,
   FN_DOWN,
   FN_NONE,
   FN_REFUSED,
   FN_UP,
+  type FrozenLife,
   type FunctionStats,
   type HostFunction,
   type QueueCapture,
@@ -65,8 +67,17 @@ const REFUSED = 2;
 /** one ring is being reset, the handshake is open */
 const RING_RESET = 3;
 
+/**
+ * Whether the driver that was captured still drives the function. The status alone does not say so: while nobody looked,
+ * it may have been reset and set up again; that begins with a write of device_feature_select.
+ */
+export function isStill(bar: number, life: FrozenLife): boolean {
+  return ld8(bar + COMMON_STATUS) === life.status && (ld32(bar + COMMON_DFSELECT) | 0) === SELECT_PARKED;
+}
+
 export class ModernFunction implements HostFunction {
   readonly personality = "modern" as const;
+  readonly resumable = true;
   readonly queues: readonly [QueueCapture, QueueCapture];
   readonly msixTablePtr: number;
   readonly pbaPtr: number;
@@ -98,7 +109,11 @@ export class ModernFunction implements HostFunction {
   private readonly hints = new Int32Array(2).fill(-1);
   private readonly hinted = new Uint8Array(2);
 
-  constructor(private readonly parts: FunctionParts) {
+  /** @param life goes on without FN_UP when the registers in `parts.bar` are still those it was frozen with */
+  constructor(
+    private readonly parts: FunctionParts,
+    life: FrozenLife | null = null,
+  ) {
     this.common = parts.bar;
     this.msixTablePtr = parts.msixTablePtr;
     this.pbaPtr = parts.pbaPtr;
@@ -107,6 +122,10 @@ export class ModernFunction implements HostFunction {
     this.offersRingReset = ((parts.features >>> F_GUEST_TSO6) & 1) === 1;
     this.words = new QueueWords(this.common, parts.queueSize, this.stats, parts.dbi, parts.msixCap);
     this.queues = this.words.queues;
+    if (life !== null && isStill(this.common, life)) {
+      this.goOn(life);
+      return;
+    }
     st8(this.common + COMMON_STATUS, 0);
     this.clean();
   }
@@ -246,7 +265,11 @@ export class ModernFunction implements HostFunction {
     return FN_UP;
   }
 
-  adopt(life: AdoptedLife): void {
+  /** No register that the host reads is touched: to it nothing happens. */
+  private goOn(life: FrozenLife): void {
+    const { config, bar } = this.parts;
+    config.up = (ld16(bar + MODERN_DEVICE + NET_CFG_STATUS) & NET_S_LINK_UP) !== 0;
+    this.generation = ld8(this.common + COMMON_CFGGENERATION);
     for (let k = 0; k < 2; k++) Object.assign(this.queues[k]!, life.queues[k]);
     this.featuresLo = life.featuresLo;
     this.featuresHi = life.featuresHi;

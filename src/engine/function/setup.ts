@@ -8,7 +8,7 @@ import { findCap, linkUp, setBar, setCapNext, setIds, setMsix, tryConfigLimit } 
 import type { DmaRegion } from "../../hw/dma-memory.ts";
 import { Fault } from "../../hw/fault.ts";
 import { Iatu } from "../../hw/iatu.ts";
-import { mapAnonymous, st8, st32, view, wmb } from "../../hw/mem.ts";
+import { fill, mapAnonymous, st8, st32, view, wmb } from "../../hw/mem.ts";
 import {
   CAP_ID_EXP,
   CAP_ID_MSI,
@@ -142,16 +142,22 @@ export interface FunctionMemory {
   readonly cfg: DmaRegion | null;
 }
 
-/** Zeroed memory for BARs and capabilities; MSI-X entries start masked (PCI 3.0 6.8.2.9). */
+/** Memory for BARs and capabilities; zero, unless an earlier process left a life in it (adopt.ts). */
 export function allocFunctionMemory(ctrl: Controller, plan: FunctionPlan): FunctionMemory {
   // an inbound region in BAR match mode wants its target aligned to the BAR's size
   const bar0 = ctrl.memory.alloc("bar0", plan.barBytes, plan.barBytes);
   const msix = plan.msix ? ctrl.memory.alloc("msix-table", plan.barBytes, plan.barBytes) : null;
   const cfg = plan.personality === "modern" ? ctrl.memory.alloc("config", plan.cfgBytes, plan.cfgBytes) : null;
-  if (msix !== null)
-    for (let v = 0; v < MSIX_VECTORS; v++)
-      st32(msix.ptr + MSIX_TABLE_OFF + v * MSIX_ENTRY_SIZE + MSIX_ENTRY_CTRL, MSIX_ENTRY_MASKED);
   return { bar0, msix, cfg };
+}
+
+/** Registers as after power-on: zero, MSI-X entries masked (PCI 3.0 6.8.2.9). */
+export function resetFunctionMemory({ bar0, msix }: FunctionMemory): void {
+  fill(bar0.ptr, 0, bar0.size);
+  if (msix === null) return;
+  fill(msix.ptr, 0, msix.size);
+  for (let v = 0; v < MSIX_VECTORS; v++)
+    st32(msix.ptr + MSIX_TABLE_OFF + v * MSIX_ENTRY_SIZE + MSIX_ENTRY_CTRL, MSIX_ENTRY_MASKED);
 }
 
 /** Capabilities that live in the core: where the last of the list is and where they all end. */
