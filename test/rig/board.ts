@@ -13,6 +13,10 @@ export const BOARD_IP = "10.99.0.1";
 export const GUEST_IP = "10.99.0.2";
 export const NETDEV = "rigb0";
 
+/** what a start and a clean stop may take on a machine that does other work too, ms */
+const START_MS = 60_000;
+const STOP_MS = 30_000;
+
 export interface BoardOptions {
   dir: string;
   personality: "modern" | "legacy";
@@ -87,10 +91,10 @@ export class Board {
     });
     closeSync(log);
     this.#child = child;
-    this.#forget = undoLater("epnic run", () => stop(child, 3000));
+    this.#forget = undoLater("epnic run", () => stop(child, STOP_MS));
     await this.until(
       () => existsSync(this.socket) && this.log().includes("function is visible"),
-      10_000,
+      START_MS,
       "the vfio-user socket",
     );
     this.ip(`addr add ${BOARD_IP}/24 dev ${NETDEV}`);

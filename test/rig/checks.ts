@@ -68,12 +68,12 @@ export async function bringUp(c: Context, mtu = 0): Promise<void> {
     while :; do
       v=$(cd ${DRIVER} 2>/dev/null && ls -d virtio* 2>/dev/null | head -n 1)
       [ -n "$v" ] && n=$(ls ${DRIVER}/$v/net 2>/dev/null | head -n 1) && [ -n "$n" ] && break
-      i=$((i+1)); [ $i -gt 100 ] && { echo "no net device: driver has [$(ls ${DRIVER} 2>&1 | tr '\\n' ' ')], pci $(cat /sys/bus/pci/devices/*/vendor | tr '\\n' ' ')"; exit 1; }
+      i=$((i+1)); [ $i -gt 600 ] && { echo "no net device: driver has [$(ls ${DRIVER} 2>&1 | tr '\\n' ' ')], pci $(cat /sys/bus/pci/devices/*/vendor | tr '\\n' ' ')"; exit 1; }
       sleep 0.1
     done
     ${mtu ? `ip link set dev $n mtu ${mtu} || exit 1` : ""}
     ip link set dev $n up && ip addr replace ${GUEST_IP}/24 dev $n && echo $v $n`;
-  const r = await c.guest.sh(script, 60_000);
+  const r = await c.guest.sh(script, 120_000);
   if (r.status !== 0) throw failure(c, `virtio_net did not bind: ${r.text}`);
 }
 
@@ -98,8 +98,8 @@ function pingResult(text: string): { sent: number; got: number; min: number; avg
 
 /** Ping both ways; nothing may be lost. */
 export async function ping(c: Context, count = 10, size = 56): Promise<void> {
-  const args = `ping -q -A -c ${count} -s ${size} -W 3`;
-  const there = await c.guest.sh(`${args} ${BOARD_IP}`, 60_000);
+  const args = `ping -q -A -c ${count} -s ${size} -W 10`;
+  const there = await c.guest.sh(`${args} ${BOARD_IP}`, 120_000);
   const a = pingResult(there.text);
   if (a.got !== count) throw failure(c, `ping from the guest: ${a.got} of ${count} answered\n${there.text}`);
   const r = await c.board.inside(c.board.busybox(...args.split(" "), GUEST_IP));
@@ -128,12 +128,12 @@ export async function tcp(c: Context, seconds = 3): Promise<void> {
   try {
     for (const reverse of [false, true]) {
       let text = "";
-      for (let attempt = 0; attempt < 10; attempt++) {
+      for (let attempt = 0; attempt < 50; attempt++) {
         text = (
-          await c.guest.sh(`iperf3 -c ${BOARD_IP} -t ${seconds} -J ${reverse ? "-R" : ""}`, (seconds + 40) * 1000)
+          await c.guest.sh(`iperf3 -c ${BOARD_IP} -t ${seconds} -J ${reverse ? "-R" : ""}`, (seconds + 90) * 1000)
         ).text;
         if (!text.includes("Connection refused")) break;
-        await Bun.sleep(100);
+        await Bun.sleep(200);
       }
       let json: IperfJson;
       try {
@@ -162,8 +162,8 @@ export async function checksums(c: Context, mib = 16): Promise<void> {
   const listener = board.background([...transfer, "recv", String(port)], "pipe");
   const sent = await guest.must(
     `head -c ${mib << 20} /dev/urandom > /tmp/r && sha256sum < /tmp/r
-     i=0; until nc ${BOARD_IP} ${port} < /tmp/r; do i=$((i+1)); [ $i -gt 20 ] && exit 1; sleep 0.2; done; rm /tmp/r`,
-    120_000,
+     i=0; until nc ${BOARD_IP} ${port} < /tmp/r; do i=$((i+1)); [ $i -gt 100 ] && exit 1; sleep 0.2; done; rm /tmp/r`,
+    240_000,
   );
   const got = sum(await new Response(listener.child.stdout as ReadableStream).text());
   await listener.end();
@@ -175,8 +175,7 @@ export async function checksums(c: Context, mib = 16): Promise<void> {
 
   // the program's standard input is the socket
   guest.fire(`echo 'sha256sum > /tmp/sum' > /tmp/sum.sh; nc -l -p ${port} -e /bin/sh /tmp/sum.sh`);
-  await Bun.sleep(500);
-  const mine = sum(await board.run([...transfer, "send", GUEST_IP, String(port), String(mib), String(port)], 120_000));
+  const mine = sum(await board.run([...transfer, "send", GUEST_IP, String(port), String(mib), String(port)], 240_000));
   const theirs = await guest.must("cat /tmp/sum; rm -f /tmp/sum");
   if (!theirs.startsWith(mine.sha256))
     throw failure(c, `towards the guest: sent ${mine.bytes} bytes ${mine.sha256}, the guest received ${theirs.trim()}`);
@@ -278,8 +277,8 @@ export async function rebind(c: Context, times: number): Promise<void> {
   for (let i = 0; i < times; i++) {
     const r = await c.guest.sh(
       `cd ${DRIVER} && v=$(ls -d virtio* | head -n 1) && echo $v > unbind && echo $v > bind && n=$(ls $v/net | head -n 1) &&
-       ip link set dev $n up && ip addr replace ${GUEST_IP}/24 dev $n && ping -q -A -c 2 -W 3 ${BOARD_IP}`,
-      60_000,
+       ip link set dev $n up && ip addr replace ${GUEST_IP}/24 dev $n && ping -q -A -c 2 -W 10 ${BOARD_IP}`,
+      120_000,
     );
     if (r.status !== 0) throw failure(c, `rebind ${i + 1} of ${times}: status ${r.status}\n${r.text}`);
   }

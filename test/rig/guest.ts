@@ -49,7 +49,22 @@ export interface Answer {
   text: string;
 }
 
+/**
+ * How long things may take, ms: for a machine of two slow cores without KVM that does other work too. A boot takes 7 s
+ * alone and 30 s there; nothing waits longer than it must.
+ */
+const BOOT_MS = 240_000;
+const COMMAND_MS = 60_000;
+const END_MS = 120_000;
+/** QEMU gives an access up after 5 s by itself and the guest reads all ones; a server that is not scheduled is no fault */
+const ACCESS_MS = 60_000;
+
 type Waiter = { id: string; resolve: (a: Answer) => void; reject: (e: Error) => void };
+
+/** QEMU's device for a function behind a vfio-user socket. */
+function functionDevice(path: string): object {
+  return { driver: "vfio-user-pci", socket: { type: "unix", path }, "x-msg-timeout": ACCESS_MS };
+}
 
 export class Guest {
   readonly logPath: string;
@@ -70,7 +85,7 @@ export class Guest {
   }
 
   /** Start QEMU and wait for the init script. @throws RigError with the tail of the log */
-  async start(timeoutMs = 90_000): Promise<void> {
+  async start(timeoutMs = BOOT_MS): Promise<void> {
     const o = this.#options;
     const arch = o.arch ?? AMD64;
     const cpio = o.initrd ?? (await image(o.kernel, arch));
@@ -112,8 +127,7 @@ export class Guest {
       ...(o.mayReboot ? [] : ["-no-reboot"]),
       ...(o.qemu ?? []),
     ];
-    if (o.socket)
-      args.push("-device", JSON.stringify({ driver: "vfio-user-pci", socket: { type: "unix", path: o.socket } }));
+    if (o.socket) args.push("-device", JSON.stringify(functionDevice(o.socket)));
     const err = openSync(join(o.dir, "qemu.log"), "w");
     this.#qemu = Bun.spawn(args, { stdin: "ignore", stdout: err, stderr: err });
     closeSync(err);
@@ -209,7 +223,7 @@ export class Guest {
   }
 
   /** Run a shell script in the guest. */
-  async sh(script: string, timeoutMs = 30_000): Promise<Answer> {
+  async sh(script: string, timeoutMs = COMMAND_MS): Promise<Answer> {
     if (!this.#channel) throw new RigError("the guest has no command channel");
     if (this.#waiter) throw new RigError("a command is running in the guest already");
     const id = String(this.#next++);
@@ -241,7 +255,7 @@ export class Guest {
   }
 
   /** The guest was told to reboot: wait for the next boot's init. */
-  async rebooted(timeoutMs = 90_000): Promise<void> {
+  async rebooted(timeoutMs = BOOT_MS): Promise<void> {
     this.release = await this.#within(
       timeoutMs,
       "reboot",
@@ -253,7 +267,7 @@ export class Guest {
   }
 
   /** Wait until QEMU ends by itself. @returns its status */
-  async ended(timeoutMs = 30_000): Promise<number> {
+  async ended(timeoutMs = END_MS): Promise<number> {
     const qemu = this.#qemu;
     if (!qemu) return 0;
     const status = await Promise.race([qemu.exited, Bun.sleep(timeoutMs).then(() => null)]);

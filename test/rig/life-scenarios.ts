@@ -37,7 +37,7 @@ const life: Scenario = {
 async function linkDownUp(c: Context): Promise<void> {
   const expectCarrier = async (want: string): Promise<void> => {
     let now = "";
-    for (let i = 0; i < 50; i++) {
+    for (let i = 0; i < 150; i++) {
       now = await check.carrier(c);
       if (now === want) return;
       await Bun.sleep(100);
@@ -57,12 +57,15 @@ async function resetInTransfer(c: Context): Promise<void> {
   const server = c.board.background(c.board.iperf3("-s", "-B", BOARD_IP));
   try {
     for (let i = 0; i < 3; i++) {
-      await c.guest.must(`
+      await c.guest.must(
+        `
         iperf3 -c ${BOARD_IP} -t 20 --bidir > /tmp/iperf 2>&1 & p=$!
         sleep ${1 + i * 0.3}
         cd /sys/bus/virtio/drivers/virtio_net && v=$(ls -d virtio* | head -n 1) && echo $v > unbind
         sleep 0.3; kill -9 $p 2>/dev/null; wait $p 2>/dev/null
-        echo $v > bind`);
+        echo $v > bind`,
+        120_000,
+      );
       await check.bringUp(c);
       await check.ping(c, 3);
     }

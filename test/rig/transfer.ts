@@ -4,16 +4,35 @@
  *   transfer.ts send ADDRESS PORT MIB SEED   send pseudo-random data, print the same of what was sent
  * The data are different in every 64 KiB block, so that a repeated, lost or swapped block changes the sum.
  */
-import { createConnection, createServer } from "node:net";
+import { createConnection, createServer, type Socket } from "node:net";
 
 const [role, ...args] = process.argv.slice(2);
 const hasher = new Bun.CryptoHasher("sha256");
 const BLOCK = 64 * 1024;
+/** longest wait for a receiver that does not listen yet, and without progress, ms */
+const LISTEN_MS = 60_000;
+const IDLE_MS = 60_000;
 let bytes = 0;
 
 function report(since: number): void {
   const ms = (Bun.nanoseconds() - since) / 1e6;
   console.log(JSON.stringify({ bytes, ms: Math.round(ms), sha256: hasher.digest("hex") }));
+}
+
+/** A connection; the receiver may not listen yet. */
+async function connected(host: string, port: number): Promise<Socket> {
+  for (const until = Date.now() + LISTEN_MS; ; await Bun.sleep(100)) {
+    const socket = createConnection({ host, port });
+    const error = await new Promise<NodeJS.ErrnoException | null>((resolve) => {
+      socket.once("connect", () => resolve(null));
+      socket.once("error", resolve);
+    });
+    if (error === null) return socket;
+    if (error.code !== "ECONNREFUSED" || Date.now() > until) {
+      console.error(`send: ${error.message}`);
+      process.exit(1);
+    }
+  }
 }
 
 if (role === "recv") {
@@ -46,16 +65,16 @@ if (role === "recv") {
     x ^= x << 5;
     block[i] = x;
   }
-  const socket = createConnection({ host: address as string, port: Number(port) });
-  socket.setTimeout(20_000, () => {
-    console.error(`send: no progress for 20 s after ${bytes} bytes`);
+  const socket = await connected(address as string, Number(port));
+  socket.setTimeout(IDLE_MS, () => {
+    console.error(`send: no progress for ${IDLE_MS / 1000} s after ${bytes} bytes`);
     process.exit(1);
   });
   socket.on("error", (e) => {
     console.error(`send: ${e.message} after ${bytes} bytes`);
     process.exit(1);
   });
-  socket.on("connect", async () => {
+  const send = async (): Promise<void> => {
     const since = Bun.nanoseconds();
     for (let n = 0; bytes < total; n++) {
       const copy = block.slice();
@@ -68,7 +87,8 @@ if (role === "recv") {
     }
     socket.end();
     socket.on("close", () => report(since));
-  });
+  };
+  await send();
 } else {
   console.error("usage: transfer.ts recv PORT | send ADDRESS PORT MIB SEED");
   process.exit(2);
