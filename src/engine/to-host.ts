@@ -246,27 +246,41 @@ export class ToHost {
     const least = this.hdrLen + ETH_MIN;
     if (total < least) return this.fault("eq.tx", R_FRAME_SHORT, total, least);
     // Receive buffers until the frame fits.
+    const { lo, hi, len } = dst;
     const ready = hq.available();
-    dst.clear();
+    let most = this.mergeable ? MAX_BUFFERS : 1;
+    if (ready < most) most = ready;
+    let have = 0;
+    let count = 0;
     let k = 0;
-    while (dst.total < total && k < ready && (k === 0 || this.mergeable)) {
-      const was = dst.total;
+    dst.clear();
+    while (have < total && k < most) {
       const buffer = hq.peek(k);
-      if (hq.single(buffer) && dst.count < MAX_SEGMENTS) dst.append(hq.lo, hq.hi, hq.len);
-      else {
+      if (hq.single(buffer) && count < MAX_SEGMENTS) {
+        lo[count] = hq.lo;
+        hi[count] = hq.hi;
+        len[count] = lens[k] = hq.len;
+        have += hq.len;
+        count++;
+      } else {
+        dst.count = count;
+        dst.total = have;
         rc = hq.segments(buffer, dst);
         if (rc < 0) break;
+        lens[k] = dst.total - have;
+        count = dst.count;
+        have = dst.total;
       }
-      if (k === 0 && dst.total < this.hdrLen) return this.fault("hq.rx", R_BUFFER_SMALL, dst.total, this.hdrLen);
-      lens[k] = dst.total - was;
+      if (k === 0 && have < this.hdrLen) return this.fault("hq.rx", R_BUFFER_SMALL, have, this.hdrLen);
       k++;
-      if (k === MAX_BUFFERS) break;
     }
+    dst.count = count;
+    dst.total = have;
     // More pieces than are handled would never go, and block what is behind them.
     let never = src.count + dst.count >= MAX_SEGMENTS;
     if (rc === R_CHAIN_TOO_LONG && k > 0) never = true;
     else if (rc < 0) return this.fault("hq.rx", rc, dst.a, dst.b);
-    if (never || dst.total < total) {
+    if (never || have < total) {
       if (never || (!this.mergeable && k === 1) || k === MAX_BUFFERS || k === hq.size) {
         this.dropped++;
         this.take();
