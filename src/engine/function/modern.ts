@@ -10,7 +10,6 @@ import {
   COMMON_GF,
   COMMON_GFSELECT,
   COMMON_MSIX,
-  COMMON_NUMQ,
   COMMON_Q_MSIX,
   COMMON_Q_NOFF,
   COMMON_Q_RESET,
@@ -27,6 +26,7 @@ import {
   STATUS_FEATURES_OK,
   STATUS_NEEDS_RESET,
 } from "../../hw/virtio.layout.ts";
+import { Attempt } from "./attempt.ts";
 import { judgeVectors, queuesOverlap } from "./capture.ts";
 import { acceptedModern } from "./features.ts";
 import {
@@ -94,6 +94,7 @@ export class ModernFunction implements HostFunction {
   configVector = NO_VECTOR;
   lastRefusal = "";
   private readonly common: number;
+  private readonly attempt: Attempt;
   private readonly words: QueueWords;
   private state = WATCHING;
   private lastStatus = 0;
@@ -120,7 +121,8 @@ export class ModernFunction implements HostFunction {
     this.vectors = parts.vectors;
     this.intxPin = parts.intxPin;
     this.offersRingReset = ((parts.features >>> F_GUEST_TSO6) & 1) === 1;
-    this.words = new QueueWords(this.common, parts.queueSize, this.stats, parts.dbi, parts.msixCap);
+    this.attempt = new Attempt(this.common, parts.dbi, parts.msixCap);
+    this.words = new QueueWords(this.common, parts.queueSize, this.stats, this.attempt);
     this.queues = this.words.queues;
     if (life !== null && isStill(this.common, life)) {
       this.goOn(life);
@@ -165,7 +167,7 @@ export class ModernFunction implements HostFunction {
       if ((status & STATUS_DRIVER_OK) !== 0) return this.freeze(status, steady);
     } else if ((status & STATUS_DRIVER_OK) !== 0) {
       return this.refuse(status, `DRIVER_OK without FEATURES_OK (status 0x${status.toString(16)})`);
-    }
+    } else if ((status & STATUS_DRIVER) !== 0) this.words.expect();
     return FN_NONE;
   }
 
@@ -184,12 +186,8 @@ export class ModernFunction implements HostFunction {
     const c = this.common;
     st32(c + COMMON_DFSELECT, SELECT_PARKED);
     st32(c + COMMON_DF, this.parts.features);
-    st16(c + COMMON_NUMQ, 2);
     st16(c + COMMON_Q_NOFF, 0);
     st16(c + COMMON_Q_RESET, 0);
-    // 4.1.5.1.2.1: nothing is mapped after a reset. A removal writes the same, a set-up writes its own behind FEATURES_OK.
-    st16(c + COMMON_MSIX, NO_VECTOR);
-    st16(c + COMMON_Q_MSIX, NO_VECTOR);
     st32(this.parts.bar + MODERN_NOTIFY, NOTIFY_PARKED);
     st8(this.parts.bar + MODERN_ISR, ISR_QUEUE);
     this.isrCountdown = 0;
@@ -227,12 +225,14 @@ export class ModernFunction implements HostFunction {
     words.settle();
     const select = ld32(c + COMMON_GFSELECT);
     const resting = ld32(c + COMMON_GF) | 0;
-    const config = ld16(c + COMMON_MSIX);
+    const config = this.attempt.configVector;
     // one more look: all of the above belongs to one life
     if (ld8(c + COMMON_STATUS) !== status || (ld32(c + COMMON_DFSELECT) | 0) !== SELECT_PARKED) return FN_NONE;
 
     if (this.tainted) return this.refuse(status, "the driver was faster than the reset of the registers");
     for (let k = 0; k < 2; k++) if (words.valid[k] === 0) return this.refuse(status, words.fault(k));
+    if (!this.attempt.same)
+      return this.refuse(status, "an attempt of the driver to set up its queues began behind what was captured");
     const [rx, tx] = this.queues;
     if (queuesOverlap(rx, tx)) return this.refuse(status, "the rings of queue 0 and queue 1 overlap");
     this.msix = msixEnabled(parts.dbi, parts.msixCap);
@@ -258,6 +258,7 @@ export class ModernFunction implements HostFunction {
     this.configVector = this.msix && config < parts.vectors ? config : NO_VECTOR;
     this.frozen = status & ~STATUS_NEEDS_RESET;
     this.lastRefusal = "";
+    this.attempt.unmark();
     this.freshQueues = 3;
     this.state = LIVE;
     this.live = true;
@@ -286,7 +287,7 @@ export class ModernFunction implements HostFunction {
 
   private refuse(status: number, rule: string): number {
     // for the notification that comes with NEEDS_RESET
-    const config = ld16(this.common + COMMON_MSIX);
+    const config = this.attempt.configVector;
     this.msix = msixEnabled(this.parts.dbi, this.parts.msixCap);
     this.configVector = this.msix && config < this.parts.vectors ? config : NO_VECTOR;
     this.state = REFUSED;

@@ -4,7 +4,6 @@
  * and once both queues are captured. It judges queues, not the whole negotiation (modern.ts).
  */
 import { ld16, ld32, st16, st32, wmb } from "../../hw/mem.ts";
-import type { Mmio } from "../../hw/mmio.ts";
 import {
   COMMON_Q_DESCLO,
   COMMON_Q_ENABLE,
@@ -13,10 +12,9 @@ import {
   COMMON_Q_SIZE,
   NO_VECTOR,
 } from "../../hw/virtio.layout.ts";
+import type { Attempt } from "./attempt.ts";
 import {
-  address,
   emptyQueue,
-  isHalfSeen,
   judgeRing,
   QUEUE_WORDS,
   RING_APART,
@@ -29,10 +27,8 @@ import {
   W_USED_HI,
   W_USED_LO,
 } from "./capture.ts";
+import { HalfSeen } from "./half.ts";
 import type { FunctionStats, QueueCapture } from "./host-function.ts";
-import { msixEnabled } from "./parts.ts";
-
-const TWO32 = 4294967296;
 
 export class QueueWords {
   /** what is believed of queue 0 and 1; meaningful where `valid` */
@@ -64,21 +60,21 @@ export class QueueWords {
   private readonly apart = new Int32Array(QUEUE_WORDS);
   private apartOf = -1;
   private apartSize = 0;
-  /** queue 0's table and available ring, seen while its used ring was not written yet; size 0 = none */
-  private readonly half = new Int32Array(QUEUE_WORDS);
-  private halfSize = 0;
+  /** queue 0's table and available ring, seen while its used ring was not written yet */
+  private readonly half: HalfSeen;
   /** last words seen under each queue_select, for the text of a refusal */
   private readonly raw = [new Int32Array(QUEUE_WORDS), new Int32Array(QUEUE_WORDS)];
   private readonly rawSize = new Int32Array(2);
 
-  /** @param common CPU address of the common config @param dbi,msixCap where MSI-X Enable is read */
+  /** @param common CPU address of the common config */
   constructor(
     private readonly common: number,
     private readonly maxSize: number,
     private readonly stats: FunctionStats,
-    private readonly dbi: Mmio,
-    private readonly msixCap: number,
-  ) {}
+    private readonly attempt: Attempt,
+  ) {
+    this.half = new HalfSeen(maxSize);
+  }
 
   /** Forget everything; the words in memory stay. */
   private forget(): void {
@@ -90,7 +86,7 @@ export class QueueWords {
     this.oneRing = 0;
     this.wentOn = false;
     this.apartOf = -1;
-    this.halfSize = 0;
+    this.half.size = 0;
     this.lastSize = 0;
     this.lastVector = ld16(this.common + COMMON_Q_MSIX);
     for (let k = 0; k < 2; k++) {
@@ -117,6 +113,7 @@ export class QueueWords {
 
   /** No driver is at work on the queues: start from nothing. */
   reset(): void {
+    this.attempt.reset();
     this.forget();
     this.stale.fill(0);
     this.zero();
@@ -130,6 +127,52 @@ export class QueueWords {
     this.forget();
     for (let i = 0; i < QUEUE_WORDS; i++) this.stale[i] = ld32(this.common + COMMON_Q_DESCLO + 4 * i) | 0;
     this.last.set(this.stale);
+    this.attempt.resetLate();
+  }
+
+  /** A driver has come and is not at its queues yet: its first attempt begins behind this mark. */
+  expect(): void {
+    if (this.attempt.same) return;
+    this.attempt.mark();
+    if (!this.areZero()) this.doubt();
+  }
+
+  /** What is there was not seen to come behind the mark: believed when it changes, or when the first vector is there. */
+  private doubt(): void {
+    this.attempt.doubtful = true;
+    for (let i = 0; i < QUEUE_WORDS; i++) this.stale[i] = ld32(this.common + COMMON_Q_DESCLO + 4 * i) | 0;
+  }
+
+  /**
+   * An attempt of the driver has begun or ended since the mark: what was captured is of an earlier one.
+   * @returns false when there is nothing in the words to look at
+   */
+  private renew(): boolean {
+    const { attempt } = this;
+    if ((this.valid[0]! | this.valid[1]!) !== 0) this.stats.restarts++;
+    this.forget();
+    this.stale.fill(0);
+    this.last.fill(0);
+    const vectors = attempt.repeatable;
+    if (attempt.configVector !== NO_VECTOR) {
+      if (this.areZero()) {
+        if (vectors) attempt.lock();
+        return false;
+      }
+      attempt.mark();
+    } else {
+      // between two attempts, or behind the last one with vectors
+      attempt.unlock();
+      attempt.mark();
+      if (this.areZero()) return false;
+    }
+    if (vectors) this.doubt();
+    else {
+      // it went on with INTx, and no vector will tell whose the words are
+      attempt.unlock();
+      this.zero();
+    }
+    return vectors;
   }
 
   /** The driver tears its queues down to try once more with other interrupts. */
@@ -161,6 +204,7 @@ export class QueueWords {
     const c = this.common;
     const { now, last } = this;
     const select = ld16(c + COMMON_Q_SELECT);
+    if (this.oneRing === 0 && !this.attempt.same && !this.renew()) return 0;
     if (ld16(c + COMMON_Q_ENABLE) !== 0) {
       // Linux insists on reading 0 here when it sets the queue up again
       st16(c + COMMON_Q_ENABLE, 0);
@@ -188,6 +232,10 @@ export class QueueWords {
         return 0;
       }
     }
+    if (this.attempt.settles(vector)) {
+      this.stale.fill(0);
+      changed = true;
+    }
     if (!changed && this.apartOf >= 0 && select !== this.apartOf) this.takeApart();
     if (select === 1 && this.valid[0] === 1) this.wentOn = true;
     else if (select === 0 && this.wentOn && this.valid[1] === 0 && !this.enableSeen) {
@@ -199,8 +247,10 @@ export class QueueWords {
       this.lastSize = size;
       this.moved(select, size);
     }
+    // the driver is past queue 0's words: whatever they are, DRIVER_OK is where they are judged
+    if (vector !== NO_VECTOR && this.owner < 0 && !this.parked) this.attempt.unlock();
     // the driver has gone on and left it so: not a half that was missed
-    if (select === 1 && this.isHalfOfNow()) this.halfSize = 0;
+    if (select === 1 && this.half.isOf(now)) this.half.size = 0;
     if (this.owner >= 0) {
       this.queues[this.owner]!.vector = vector;
       if (select !== this.owner) this.vectorSure[this.owner] = 1;
@@ -210,7 +260,7 @@ export class QueueWords {
 
   /** The six words or the size are not what they were. */
   private moved(select: number, size: number): void {
-    const { now, last } = this;
+    const { now, last, half } = this;
     let same = true;
     let any = 0;
     const usedUntouched = now[W_USED_LO] === last[W_USED_LO] && now[W_USED_HI] === last[W_USED_HI];
@@ -245,23 +295,14 @@ export class QueueWords {
     // after the enable burst only the last queue's words are left under every select
     if (this.enableSeen && this.valid[select] === 1) return;
     const verdict = judgeRing(now, size, this.maxSize);
-    const rest = select === 1 && this.valid[0] === 0 && this.halfSize === size && this.isHalfOfNow();
-    if (!usedUntouched && this.isHalfOfNow()) this.halfSize = 0;
+    const rest = select === 1 && this.valid[0] === 0 && half.size === size && half.isOf(now);
+    if (!usedUntouched && half.isOf(now)) this.half.size = 0;
     if (verdict === RING_BLOCK) this.take(rest ? 0 : select, now, size);
     else if (verdict === RING_APART) {
       this.apart.set(now);
       this.apartOf = select;
       this.apartSize = size;
-    } else if (select === 0 && usedUntouched && isHalfSeen(now, size, this.maxSize)) {
-      this.half.set(now);
-      this.halfSize = size;
-    }
-  }
-
-  /** The table is the one of which a half was seen as queue 0's. */
-  private isHalfOfNow(): boolean {
-    const { half, now } = this;
-    return this.halfSize !== 0 && half[W_DESC_LO] === now[W_DESC_LO] && half[W_DESC_HI] === now[W_DESC_HI];
+    } else if (select === 0 && usedUntouched) half.look(now, size);
   }
 
   /**
@@ -319,8 +360,11 @@ export class QueueWords {
     q.vector = NO_VECTOR;
     this.valid[k] = 1;
     this.vectorSure[k] = 0;
-    this.msixAt[k] = msixEnabled(this.dbi, this.msixCap) ? 1 : 0;
-    if (k === 0) this.halfSize = 0;
+    this.msixAt[k] = this.attempt.repeatable ? 1 : 0;
+    if (k === 0) {
+      this.half.size = 0;
+      this.attempt.unlock();
+    }
     this.seqOf[k] = ++this.seq;
     this.owner = k;
   }
@@ -337,28 +381,14 @@ export class QueueWords {
    */
   settle(): void {
     if (this.apartOf >= 0) this.takeApart();
-    if (this.valid[0] === 0 && this.valid[1] === 1 && this.halfSize === this.queues[1]!.size) {
-      const last = this.queues[1]!;
-      const h = this.half;
-      const gap = address(last.usedLo, last.usedHi) - address(last.availLo, last.availHi);
-      const used = address(h[W_AVAIL_LO]!, h[W_AVAIL_HI]!) + gap;
-      const hi = Math.floor(used / TWO32);
-      h[W_USED_LO] = (used - hi * TWO32) | 0;
-      h[W_USED_HI] = hi | 0;
-      // a different distance from the page start would give a different gap: only a block at the same offset counts
-      if (
-        (h[W_DESC_LO]! & 4095) === (last.descLo & 4095) &&
-        judgeRing(h, last.size, this.maxSize) === RING_BLOCK &&
-        address(last.availLo, last.availHi) === address(last.descLo, last.descHi) + 16 * last.size
-      ) {
-        const owner = this.owner;
-        this.put(0, h, last.size);
-        this.owner = owner;
-        // its vector was missed as well; the layout is Linux's, so are its two policies (judgeVectors)
-        this.queues[0]!.vector = last.vector === 1 || last.vector === 2 ? 1 : NO_VECTOR;
-        this.stats.recovered++;
-      }
-    }
+    const last = this.queues[1]!;
+    if (this.valid[0] === 1 || this.valid[1] === 0 || !this.half.complete(last)) return;
+    const owner = this.owner;
+    this.put(0, this.half.words, last.size);
+    this.owner = owner;
+    // its vector was missed as well; the layout is Linux's, so are its two policies (judgeVectors)
+    this.queues[0]!.vector = last.vector === 1 || last.vector === 2 ? 1 : NO_VECTOR;
+    this.stats.recovered++;
   }
 
   /** Why queue k has no usable capture. */

@@ -257,12 +257,12 @@ export class PlainHost {
       this.config.msixOn = true;
       yield;
       yield* this.w(0x10, 2, 0);
-      if ((yield* this.r(0x10, 2)) !== 0) return false;
+      if ((yield* this.r(0x10, 2)) === NONE) return false;
       this.configVector = 0;
       if (failAt === 1) return false;
     }
     for (let k = 0; k < 2; k++) {
-      yield* this.r(0x12, 2);
+      if ((yield* this.r(0x12, 2)) <= k) return false;
       yield* this.w(0x16, 2, k);
       const size = yield* this.r(0x18, 2);
       yield* this.w(0x16, 2, k);
@@ -302,7 +302,7 @@ export class PlainHost {
       this.config.msixOn = true;
       yield;
       yield* this.w(0x14, 2, 0);
-      if ((yield* this.r(0x14, 2)) !== 0) return false;
+      if ((yield* this.r(0x14, 2)) === NONE) return false;
       this.configVector = 0;
       if (failAt === 1) return false;
     }
