@@ -8,7 +8,7 @@ export const escapeHtml = (s: string): string =>
 const WIDTH = 640;
 const HEIGHT = 320;
 const PAD = { left: 64, right: 16, top: 16, bottom: 40 };
-const HUES = [212, 20, 140, 280, 50, 330];
+const HUES = [212, 20, 140, 280, 50, 330, 180, 95, 0];
 
 export interface Series {
   name: string;

@@ -39,6 +39,8 @@ export const BenchRowSchema = v.object({
   block_p50_ns: v.nullable(v.number()),
   block_p999_ns: v.nullable(v.number()),
   block_max_ns: v.nullable(v.number()),
+  /** distribution of block times: least, 10, 25, 50, 75, 90, 99, 99.9 %, greatest; reports of older versions lack it */
+  block_steps_ns: v.optional(v.nullable(v.array(v.number())), null),
   /** linked-list elements of the DMA a frame, ring words included */
   elements_per_frame: v.nullable(positive),
   /** growth of the JavaScript heap while it was measured */

@@ -1,4 +1,5 @@
 /** A bench report as one self-contained HTML page: curves over the frame size as inline SVG, and the table. */
+import { type Chart, chartSvg } from "./_chart.ts";
 import type { BenchReport, BenchRow } from "./_report.ts";
 import { machineLine, reportTable } from "./_report.ts";
 
@@ -81,9 +82,32 @@ function svg(rows: readonly BenchRow[], plot: Plot): string {
   return `<figure><figcaption>${escapeHtml(plot.title)}</figcaption><svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${escapeHtml(plot.title)}">${parts.join("")}</svg></figure>`;
 }
 
+const QUANTILES = ["least", "10", "25", "50", "75", "90", "99", "99.9", "greatest"];
+
+/** How long blocks of the least and the greatest frames took, spread over their frames. */
+function blockTimes(r: BenchReport): Chart[] {
+  const sizes = [...new Set(r.rows.map((x) => x.frame_bytes))].sort((a, b) => a - b);
+  return [...new Set([sizes[0], sizes[sizes.length - 1]])].map((bytes) => {
+    const rows = r.rows.filter((x) => x.frame_bytes === bytes && x.block_steps_ns !== null && x.block_frames !== null);
+    return {
+      title: `Distribution of block times, ${bytes} bytes a frame`,
+      unit: "ns/frame",
+      below: "percentile",
+      ticks: QUANTILES,
+      series: rows.map((x) => ({
+        name: seriesName(x, r.rows),
+        points: (x.block_steps_ns ?? []).map((ns, i) => [i, Math.max(ns / (x.block_frames ?? 1), 0.1)] as const),
+      })),
+    };
+  });
+}
+
 /** The page; it loads nothing from anywhere. */
 export function reportHtml(r: BenchReport): string {
-  const charts = r.rows.length > 0 ? PLOTS.map((p) => svg(r.rows, p)).join("\n") : "<p>no rows</p>";
+  const charts =
+    r.rows.length > 0
+      ? [...PLOTS.map((p) => svg(r.rows, p)), ...blockTimes(r).map(chartSvg)].join("\n")
+      : "<p>no rows</p>";
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>epnic bench ${escapeHtml(r.mode)}</title>
 <style>

@@ -52,7 +52,7 @@ const args = {
   },
   shape: {
     type: "enum",
-    options: ["single", "frags4k", "frags32k"],
+    options: ["single", "frags4k", "frags32k", "tso"],
     default: "single",
     description: "a frame in one piece, or as Linux cuts large ones",
   },

@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,6 +14,9 @@ import {
 } from "../../src/cmd/_report.ts";
 import { reportHtml } from "../../src/cmd/_report_html.ts";
 import { cli, expectFailure, golden } from "./_cli.ts";
+
+// long only on a machine that is busy with other things
+setDefaultTimeout(30_000);
 
 const dir = mkdtempSync(join(tmpdir(), "epnic-report-"));
 afterAll(() => rmSync(dir, { recursive: true }));
@@ -33,6 +36,7 @@ const row = (name: string, bytes: number, ns: number, more: Partial<BenchRow> = 
   block_p50_ns: null,
   block_p999_ns: null,
   block_max_ns: null,
+  block_steps_ns: null,
   elements_per_frame: null,
   heap_growth_bytes: 0,
   cpu_share: 0.99,
@@ -93,6 +97,17 @@ describe("the page", () => {
       else open.push(tag);
     }
     expect(open).toEqual([]);
+  });
+  test("the distribution of block times, at the least and the greatest size, where a row has it", () => {
+    const steps = { block_frames: 32, block_steps_ns: [800, 850, 900, 960, 1000, 1100, 2000, 5000, 90000] };
+    const html = reportHtml(
+      report([row("to_host", 60, 30, steps), row("to_host", 512, 30, steps), row("both", 1514, 30)]),
+    );
+    expect(html).toContain("Distribution of block times, 60 bytes a frame");
+    expect(html).toContain("to_host, 50: 30.0 ns/frame");
+    expect(html).toContain("to_host, greatest: 2.81e+3 ns/frame");
+    expect(html).not.toContain("512 bytes a frame");
+    expect(html).not.toContain("1514 bytes a frame");
   });
   test("one size, and none at all", () => {
     expect(reportHtml(report([row("a", 60, 1)]))).not.toContain("NaN");

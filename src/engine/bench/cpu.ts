@@ -23,6 +23,8 @@ export interface CpuResult {
   /** one block of frames: how many they are; median, 99.9th percentile and the greatest, ns */
   block_frames: number;
   block_ns: { p50: number; p999: number; max: number };
+  /** the distribution of block times, ns, at BLOCK_QUANTILES: medians over the runs, the least and greatest of all */
+  block_steps_ns: number[];
   /** linked-list elements a frame, ring words included */
   elements_per_frame: number;
   /** growth of the JavaScript heap over the timed turns of all runs, bytes */
@@ -36,6 +38,9 @@ export interface CpuLimits {
   /** frames before the first run; the optimising compiler needs some 10^5 */
   readonly warmup: number;
 }
+
+/** least, tenth, quartile, median, quartile, ninth tenth, 99 %, 99.9 %, greatest */
+export const BLOCK_QUANTILES = [0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 1] as const;
 
 /** Blocks of one sample: several rounds of the ring fetches are in it. */
 const SAMPLE_BLOCKS = 16;
@@ -112,6 +117,7 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
   const medians: number[] = [];
   const p50: number[] = [];
   const p999: number[] = [];
+  const steps = BLOCK_QUANTILES.map((): number[] => []);
   let worst = 0;
   let sum = 0;
   let frames = 0;
@@ -140,6 +146,7 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
     p50.push(each[blocks >> 1]!);
     p999.push(each[Math.floor(blocks * 0.999)]!);
     worst = Math.max(worst, each[blocks - 1]!);
+    for (const [i, q] of BLOCK_QUANTILES.entries()) steps[i]!.push(each[Math.min(blocks - 1, Math.floor(blocks * q))]!);
   }
   const result: CpuResult = {
     frames,
@@ -148,6 +155,10 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
     mean_ns_per_frame: sum / frames,
     block_frames: perBlock,
     block_ns: { p50: spread(p50).median, p999: spread(p999).median, max: worst },
+    block_steps_ns: steps.map((of, i) => {
+      const { min, median, max } = spread(of);
+      return i === 0 ? min : i === steps.length - 1 ? max : median;
+    }),
     elements_per_frame: elements / frames,
     bytes_allocated: grown,
   };
