@@ -9,6 +9,7 @@ import { Iatu } from "../hw/iatu.ts";
 import { Intx, MsixTable } from "../hw/irq.ts";
 import type { NetPort } from "../hw/net-port.ts";
 import { type Channels, DataPath } from "./datapath.ts";
+import { Doze } from "./doze.ts";
 import { EdmaFetcher, type Fetcher, WindowFetcher } from "./fetch.ts";
 import { macBytes } from "./function/config.ts";
 import { createFunction, type FrozenLife, type HostFunction } from "./function/function.ts";
@@ -37,6 +38,7 @@ export interface Assembly {
   readonly fn: HostFunction;
   readonly irq: Interrupts;
   readonly dp: DataPath;
+  readonly doze: Doze;
   readonly service: Service;
 }
 
@@ -91,7 +93,8 @@ export function assemble(ctrl: Controller, port: NetPort, log: EngineLog, o: Ass
     const dp = new DataPath(ctrl, port, channels, fetcher, irq, o.queueSize, LIMITS);
     dp.header = new HeaderCheck(ctrl.memory, macBytes(o.mac));
     const service = new Service(ctrl, fn, port, dp, log, { mtu: o.mtu, idleTurns: IDLE_TURNS });
-    return { edma, channels, fetcher, fn, irq, dp, service };
+    const doze = new Doze(fn, dp, channels.write);
+    return { edma, channels, fetcher, fn, irq, dp, doze, service };
   } catch (e) {
     edma.quiesce();
     throw e;

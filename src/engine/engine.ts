@@ -21,7 +21,7 @@ import { COUNTER_INDEX as C, CounterPage, type CounterState } from "./counters.t
 import { featureWord } from "./function/features.ts";
 import { featureText } from "./life.ts";
 import type { EngineLog } from "./log.ts";
-import { SLICE_IDLE } from "./service.ts";
+import { Pace } from "./pace.ts";
 import { Sleeper } from "./sleeper.ts";
 
 export type { EngineLog } from "./log.ts";
@@ -59,8 +59,6 @@ export interface Engine {
   summary(): Record<string, number | string>;
 }
 
-/** turns after a sleep that was followed by no work: enough for a look at everything */
-const DOZE_TURNS = 16;
 const FLUSH_MS = 50;
 const DRAIN_MS = 1000;
 /** for the transfers of a process that was killed: far more than all its lists can take */
@@ -190,15 +188,15 @@ class RunningEngine implements Engine {
 
   async run(signal: { stop: boolean }): Promise<void> {
     const { service, port, model } = this.p;
+    // The model's host moves in turns of the loop: it would sleep with us.
+    const doze = model === null && this.o.idle !== "spin" ? this.p.doze : null;
+    const pace = new Pace(service, this.sleeper, doze);
     this.sleeper.watch([...port.waitFds, ...(model?.waitFds ?? [])]);
     this.log.info(
       `${this.o.device}: ${this.p.fn.personality} virtio-net function is visible to the host, board side is ${port.kind} ${port.netdev}`,
     );
     while (!signal.stop && !this.stop) {
-      const why = service.slice(undefined, this.sleeper.dozing ? DOZE_TURNS : undefined);
-      service.attend(why);
-      if (why === SLICE_IDLE) this.sleeper.sleep(service.nap);
-      else if (!service.resting) this.sleeper.busy();
+      pace.step();
       const now = Date.now();
       if (now - this.lastFlush >= FLUSH_MS) {
         service.followBoard();

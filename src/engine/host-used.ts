@@ -4,7 +4,7 @@
  */
 import type { DmaChannel } from "../hw/dma-channel.ts";
 import type { DmaMemory, DmaRegion } from "../hw/dma-memory.ts";
-import { AVAIL_F_NO_INTERRUPT } from "../hw/virtio.layout.ts";
+import { AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY } from "../hw/virtio.layout.ts";
 import { busHi, busLo } from "./bus.ts";
 
 /** What the ring needs of the capture (engine/function): addresses as int32 words. */
@@ -127,6 +127,15 @@ export class HostUsed {
   /** Put the used ring's flags (2.7.10: NO_NOTIFY is a hint) on the write channel. */
   putUsedFlags(ch: DmaChannel, flags: number): void {
     this.putWord(ch, flags, 0);
+  }
+
+  /**
+   * Ask the driver to notify of the entries behind `idx`, or of none (2.7.10). A hint. With EVENT_IDX it is heard once, so
+   * nothing needs to be taken back. The caller commits.
+   */
+  putNotifyWish(ch: DmaChannel, wanted: boolean, idx: number): void {
+    if (!this.eventIdx) this.putWord(ch, wanted ? 0 : USED_F_NO_NOTIFY, 0);
+    else if (wanted) this.putWord(ch, idx, 4 + 8 * this.size);
   }
 
   private putWord(ch: DmaChannel, word: number, hostOff: number): void {

@@ -35,6 +35,9 @@ const PAUSE_MS = 100;
 
 /** nanoseconds one slice may take before the event loop gets its turn (signals, timers) */
 const SLICE_NS = 2_000_000;
+/** without work for so long, this many turns more decide that there is nothing to do */
+const PATIENCE_NS = 4_000_000;
+const FEW_TURNS = 16;
 
 export class Service {
   link: LinkState = "waiting";
@@ -55,6 +58,8 @@ export class Service {
   private framesAtUp = 0;
   /** turns without work in a row; a slice may end before there are enough of them */
   private idle = 0;
+  /** nanoseconds of slices in a row in which there was no work at all */
+  private calm = 0;
   private found = 0;
   private queueResets = 0;
   /** the header length was corrected in this life */
@@ -80,7 +85,8 @@ export class Service {
    */
   slice(most = 0x4000_0000, patience = this.options.idleTurns): number {
     const { ctrl, fn, port, dp } = this;
-    let idleTurns = patience;
+    // Where turns are slow (every register access is a message, in an emulated machine) few of them are patience enough.
+    let idleTurns = this.calm > PATIENCE_NS && patience > FEW_TURNS ? FEW_TURNS : patience;
     const now = Bun.nanoseconds();
     const until = now + SLICE_NS;
     this.found = this.watch.look(now, this.link === "waiting", this.live);
@@ -92,7 +98,7 @@ export class Service {
       const event = fn.poll();
       if (event !== FN_NONE) {
         this.event = event;
-        this.idle = 0;
+        this.idle = this.calm = 0;
         return SLICE_EVENT;
       }
       let work = port.turn();
@@ -107,7 +113,7 @@ export class Service {
         work += rc;
       } else if (this.owes) this.owes = dp.settle();
       if (work > 0) {
-        idle = 0;
+        idle = this.calm = 0;
         idleTurns = this.options.idleTurns;
       } else if (++idle > idleTurns && (this.live ? dp.quiet : !this.owes)) {
         this.idle = 0;
@@ -115,6 +121,7 @@ export class Service {
       }
       if (t === most || ((t & 15) === 0 && Bun.nanoseconds() > until)) {
         this.idle = idle;
+        if (idle >= t) this.calm += SLICE_NS;
         return SLICE_OVER;
       }
     }
@@ -123,6 +130,11 @@ export class Service {
   /** the last slice ended by the clock, with its last turns without work: slow turns do not count as activity */
   get resting(): boolean {
     return this.idle > 0;
+  }
+
+  /** a driver's queues are served */
+  get serving(): boolean {
+    return this.live;
   }
 
   /** nanoseconds that the loop may sleep now */

@@ -41,19 +41,21 @@ export class Sleeper {
     this.ns = FIRST_NS;
   }
 
-  /** Sleep once, at most `most` ns (a signal ends it too). */
-  sleep(most = LAST_NS): void {
-    if (this.spin) return;
+  /** Sleep once, at most `most` ns (a signal ends it too). @returns whether something ended it before its time */
+  sleep(most = LAST_NS): boolean {
+    if (this.spin) return false;
     if (most === 0) {
       this.dozing = false;
-      return;
+      return false;
     }
     this.sleeps++;
     this.dozing = true;
     this.time[2] = this.ns < most ? this.ns : most;
     // A TAP stays readable while its frames cannot be taken (the host has no buffers, or is not there): no reason to wake.
     if (this.woken) this.deaf = true;
-    this.woken = libc.ppoll(ptrOf(this.fds), this.deaf ? 0 : this.count, ptrOf(this.time), null) > 0;
+    const rc = libc.ppoll(ptrOf(this.fds), this.deaf ? 0 : this.count, ptrOf(this.time), null);
+    this.woken = rc > 0;
     if (this.ns < LAST_NS) this.ns *= 2;
+    return rc !== 0;
   }
 }

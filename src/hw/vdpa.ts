@@ -3,7 +3,7 @@
  * kernel holds the caller until the driver's probe is over, and the probe asks the VDUSE process: so the caller must
  * be another process. vdpaChild() starts this very program again with a hidden argument; vdpaMain() is what it runs.
  */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { errnoName } from "./errno.ts";
 import { Fault } from "./fault.ts";
@@ -119,6 +119,7 @@ export function vdpaMain(args: readonly string[]): number {
 export class VdpaChild {
   /** null while it runs, then its exit status (128 for a signal) */
   status: number | null = null;
+  private readonly pid: number;
 
   constructor(action: "add" | "del", name: string) {
     // A compiled binary is its own script; from sources the interpreter needs the path of main.ts.
@@ -133,6 +134,18 @@ export class VdpaChild {
       },
     });
     child.unref();
+    this.pid = child.pid;
+  }
+
+  /** For a caller that does not return to the event loop, where `status` stays null: the child has not ended. */
+  get running(): boolean {
+    if (this.status !== null) return false;
+    try {
+      const stat = readFileSync(`/proc/${this.pid}/stat`, "latin1");
+      return stat[stat.lastIndexOf(")") + 2] !== "Z";
+    } catch {
+      return false;
+    }
   }
 }
 

@@ -214,8 +214,8 @@ export class VdusePort implements NetPort {
     if (dev !== null) {
       const until = Date.now() + STOP_MS;
       const child = vdpaExists(dev.name) ? new VdpaChild("del", dev.name) : null;
-      // The child's end is not seen here (no event loop), the device's is.
-      while (child !== null && vdpaExists(dev.name) && Date.now() < until) {
+      // The kernel takes the device out of sysfs before it takes the driver off it, and that asks us: answer until it is over.
+      while (child?.running && Date.now() < until) {
         if (dev.receive()) this.#answer(dev);
         else libc.usleep(200);
       }

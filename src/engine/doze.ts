@@ -1,0 +1,94 @@
+/**
+ * A long rest of the service loop. A look at the host's transmit ring is DMA across the link and a dozen register accesses, and
+ * while nobody is asked to notify, only looks find out that there is something to do. So when the loop has slept for a
+ * while without work, both drivers are asked to notify (VIRTIO 1.2 2.7.10). From then on one load of board memory a
+ * sleep tells whether the host has written its notify word, and the board's driver ends the sleep through a descriptor.
+ *
+ * The wish is a hint and the driver may have missed it: it looks at the flag after it wrote its index. So the rest begins
+ * only when looks that were begun after the wish had landed found nothing, and it is interrupted a few times a second
+ * for one look at everything.
+ */
+import type { DmaChannel } from "../hw/dma-channel.ts";
+import type { DataPath } from "./datapath.ts";
+import type { HostFunction } from "./function/function.ts";
+
+/** sleeps without work before the drivers are asked */
+const RESTS = 16;
+/** empty answers after the wish landed: more than looks can be under way */
+const LOOKS = 9;
+
+const AWAKE = 0;
+const ASKED = 1;
+const LOOKING = 2;
+const DOZING = 3;
+
+export class Doze {
+  private state = AWAKE;
+  private rests = 0;
+  private mark = 0;
+  private looks = 0;
+
+  constructor(
+    private readonly fn: HostFunction,
+    private readonly dp: DataPath,
+    private readonly write: DmaChannel,
+  ) {}
+
+  /** Both drivers notify: nothing but calm() has to be asked. */
+  get deep(): boolean {
+    return this.state === DOZING;
+  }
+
+  /** The loop, which serves a driver, found nothing to do and is about to sleep. */
+  rest(): void {
+    const { dp, write, fn } = this;
+    const { hqTx } = dp;
+    if (this.state === AWAKE) {
+      if (++this.rests < RESTS || this.waiting() || write.room() < 2 || !fn.stillLive()) return;
+      dp.eqTx.suppressNotify(false);
+      hqTx.putNotifyWish(write, true, hqTx.next);
+      write.commit();
+      this.mark = write.putCount;
+      // what was notified before
+      fn.notifyHint(0);
+      fn.notifyHint(1);
+      this.state = ASKED;
+    } else if (this.state === ASKED) {
+      if (((write.doneCount - this.mark) | 0) < 0) return;
+      this.looks = hqTx.emptyFetches;
+      this.state = LOOKING;
+    } else if (this.state === LOOKING && hqTx.emptyFetches - this.looks >= LOOKS && !this.waiting()) {
+      this.state = DOZING;
+    }
+  }
+
+  /** Chains that cannot be carried now: the other side has no buffers, and does not notify of them. */
+  private waiting(): boolean {
+    return this.dp.eqTx.available() !== 0 || this.dp.hqTx.available() !== 0;
+  }
+
+  /** Nothing has happened that the loop must attend to. */
+  calm(): boolean {
+    const { fn, dp } = this;
+    return fn.stillLive() && fn.notifyHint(1) < 0 && dp.eqTx.look() === 0 && dp.quiet;
+  }
+
+  /** There is work again, so notifications are of no use. */
+  busy(): void {
+    this.rests = 0;
+    if (this.state === AWAKE) return;
+    this.state = AWAKE;
+    const { dp, write, fn } = this;
+    if (!fn.stillLive()) return;
+    dp.eqTx.suppressNotify(true);
+    if (write.room() < 2) return;
+    dp.hqTx.putNotifyWish(write, false, 0);
+    write.commit();
+  }
+
+  /** No driver is served: nobody's rings may be touched. */
+  forget(): void {
+    this.state = AWAKE;
+    this.rests = 0;
+  }
+}
