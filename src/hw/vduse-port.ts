@@ -59,8 +59,8 @@ const LOOK_TURNS = 64;
 const SYSFS_MS = 20;
 /** seconds the kernel waits for an answer of a process that is not there */
 const MSG_TIMEOUT_S = 10;
-/** milliseconds a clean stop may take */
-const STOP_MS = 9000;
+/** milliseconds a clean stop may take, the start of the helper process included; the init files wait 25 s */
+const STOP_MS = 20_000;
 const DEFAULT_QUEUE = 256;
 const MIB = 1 << 20;
 
