@@ -383,6 +383,12 @@ export class HostRing extends HostLooks {
     return walkIndirect(this.table, head * INDIRECT_MAX * 4, bytes, INDIRECT_MAX * 16, head, this.write, out);
   }
 
+  /** Stage used elements of length 0 for the next `k` chains behind `used`: they go back in the order they came. */
+  giveBack(k: number): void {
+    const { avail, mask } = this;
+    for (let i = 0; i < k; i++) this.pushUsed(avail[2 + (this.used & mask)]!, 0);
+  }
+
   /** Consume `k` entries. */
   consume(k: number): void {
     this.next = (this.next + k) & 0xffff;

@@ -12,9 +12,20 @@ import type { Interrupts } from "./interrupts.ts";
 import { cutOut, emit, localOffset, MAX_SEGMENTS, Segments } from "./segments.ts";
 import type { DirectionLimits } from "./to-host.ts";
 
-const RECORDS = 4096;
+/** frames in flight */
+const RECORDS = 1024;
+// one of them: list position behind it, buffers of the board that it fills (0: it is dropped), bytes, and where its
+// num_buffers is in the board's memory (-1: it has none)
+const REC_WORDS = 4;
+const REC_BUFS = 1;
+const REC_BYTES = 2;
+const REC_PATCH = 3;
+/** beside the number of buffers: what is known of each is in `parts` */
+const PARTED = 1 << 16;
 const MAX_BUFFERS = 128;
 const ETH_MIN = 14;
+/** more than the board's driver can have outstanding, with one word more a frame */
+const PARTS = 65536;
 /** elements under way that one more does not hold up */
 const FEW = 6;
 /** bytes of frames whose chains the host gets back together at the most */
@@ -49,19 +60,14 @@ export class ToBoard {
   private mergeable = false;
   private vector = 0xffff;
 
-  // Frames in flight, oldest first; bufs counts entries of bufHead/bufLen.
-  private readonly recEnd = new Int32Array(RECORDS);
-  private readonly recHead = new Int32Array(RECORDS);
-  private readonly recBufs = new Int32Array(RECORDS);
-  private readonly recBytes = new Int32Array(RECORDS);
-  private readonly recPatch = new Int32Array(RECORDS);
-  private readonly recPatch1 = new Int32Array(RECORDS);
+  /** frames in flight, oldest first */
+  private readonly rec = new Int32Array(RECORDS * REC_WORDS);
   private first = 0;
   private last = 0;
-  private readonly bufHead = new Uint16Array(65536);
-  private readonly bufLen = new Int32Array(65536);
-  private bufFirst = 0;
-  private bufLast = 0;
+  /** of frames that are not in one piece: where the second byte of num_buffers is, bytes in each buffer */
+  private readonly parts = new Int32Array(PARTS);
+  private partFirst = 0;
+  private partLast = 0;
   private inflight = 0;
   private readonly coalesce: number;
   /** bytes of the frames whose chains the host has not got back */
@@ -97,7 +103,7 @@ export class ToBoard {
     this.mergeable = mergeable;
     this.vector = vector;
     this.first = this.last = 0;
-    this.bufFirst = this.bufLast = 0;
+    this.partFirst = this.partLast = 0;
     this.inflight = 0;
     this.owedBytes = 0;
   }
@@ -137,7 +143,7 @@ export class ToBoard {
    * not so; what is unusual or wrong goes the long way.
    */
   private singles(most: number): void {
-    const { eq, hq, rd, grow } = this;
+    const { eq, hq, rd, grow, rec } = this;
     const least = this.hdrLen + ETH_MIN;
     const patch = this.eqHdrLen >= 12;
     const elements = grow === 0 ? 1 : 2;
@@ -150,29 +156,20 @@ export class ToBoard {
     let left = this.limits.inflightBytes - this.inflight;
     let bytes = 0;
     let last = this.last;
-    let bufLast = this.bufLast;
     let end = rd.putCount;
     let n = 0;
     while (n < frames && left > 0) {
-      const head = hq.peek(n);
-      const buffer = eq.peek(n);
-      if (!hq.single(head) || !eq.single(buffer)) break;
-      const len = hq.len + grow;
+      if (!hq.single(hq.peek(n)) || !eq.single(eq.peek(n))) break;
+      const len = (hq.len + grow) | 0;
       if (hq.len < least || eq.len < len) break;
       if (grow === 0) rd.put(len, hq.lo, hq.hi, eq.lo, eq.hi);
       else this.putApart();
       end = (end + elements) | 0;
-      const at = bufLast & 0xffff;
-      this.bufHead[at] = buffer;
-      this.bufLen[at] = len;
-      bufLast = (bufLast + 1) | 0;
-      const r = last & (RECORDS - 1);
-      this.recEnd[r] = end;
-      this.recHead[r] = head;
-      this.recBufs[r] = 1;
-      this.recBytes[r] = len;
-      this.recPatch[r] = patch ? eq.off + NET_HDR_NUM_BUFFERS : -1;
-      this.recPatch1[r] = eq.off + NET_HDR_NUM_BUFFERS + 1;
+      const r = (last & (RECORDS - 1)) * REC_WORDS;
+      rec[r] = end;
+      rec[r + REC_BUFS] = 1;
+      rec[r + REC_BYTES] = len;
+      rec[r + REC_PATCH] = patch ? eq.off + NET_HDR_NUM_BUFFERS : -1;
       last = (last + 1) | 0;
       bytes += len;
       left -= len;
@@ -183,7 +180,6 @@ export class ToBoard {
     eq.consume(n);
     this.ready -= n;
     this.last = last;
-    this.bufLast = bufLast;
     this.inflight += bytes;
     this.begun += n;
     this.frames += n;
@@ -228,8 +224,7 @@ export class ToBoard {
         if (this.full()) return 0;
         this.dropped++;
         hq.consume(1);
-        this.patchAt(0);
-        this.record(head, 0, 0);
+        this.record(0, -1, 0);
         this.begun++;
         return 1;
       }
@@ -237,23 +232,24 @@ export class ToBoard {
       return 0;
     }
     if (rd.room() < src.count + dst.count + 2 || this.full()) return 0;
-    this.patchAt(k);
+    const stamped = this.eqHdrLen >= 12;
+    const patch = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS) : -1;
+    const patch1 = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS + 1) : 0;
+    const simple = k === 1 && patch1 === patch + 1;
+    if (!simple) this.part(patch1);
     if (grow < 0) cutOut(src, this.eqHdrLen, -grow);
     else if (grow > 0) cutOut(dst, this.hdrLen, grow);
     emit(rd, src, dst, grow > 0 ? total - grow : total);
     let left = total;
-    for (let i = 0; i < k; i++) {
+    for (let i = 0; !simple && i < k; i++) {
       const n = left < lens[i]! ? left : lens[i]!;
-      const at = this.bufLast & 0xffff;
-      this.bufHead[at] = eq.peek(i);
-      this.bufLen[at] = n;
-      this.bufLast = (this.bufLast + 1) | 0;
+      this.part(n);
       left -= n;
     }
     eq.consume(k);
     hq.consume(1);
     this.ready -= k;
-    this.record(head, k, total);
+    this.record(simple ? 1 : k | PARTED, patch, total);
     this.begun++;
     this.frames++;
     this.bytes += total - this.eqHdrLen;
@@ -279,21 +275,18 @@ export class ToBoard {
     );
   }
 
-  /** Where the next record's num_buffers is, seen from the board; while `dst` is whole. */
-  private patchAt(buffers: number): void {
-    const r = this.last & (RECORDS - 1);
-    if (this.eqHdrLen >= 12 && buffers > 0) {
-      this.recPatch[r] = localOffset(this.dst, NET_HDR_NUM_BUFFERS);
-      this.recPatch1[r] = localOffset(this.dst, NET_HDR_NUM_BUFFERS + 1);
-    } else this.recPatch[r] = -1;
+  private part(word: number): void {
+    this.parts[this.partLast & (PARTS - 1)] = word;
+    this.partLast = (this.partLast + 1) | 0;
   }
 
-  private record(head: number, bufs: number, bytes: number): void {
-    const r = this.last & (RECORDS - 1);
-    this.recEnd[r] = this.rd.putCount;
-    this.recHead[r] = head;
-    this.recBufs[r] = bufs;
-    this.recBytes[r] = bytes;
+  private record(bufs: number, patch: number, bytes: number): void {
+    const { rec } = this;
+    const r = (this.last & (RECORDS - 1)) * REC_WORDS;
+    rec[r] = this.rd.putCount;
+    rec[r + REC_BUFS] = bufs;
+    rec[r + REC_BYTES] = bytes;
+    rec[r + REC_PATCH] = patch;
     this.last = (this.last + 1) | 0;
     this.inflight += bytes;
   }
@@ -307,29 +300,29 @@ export class ToBoard {
     const hq = this.hq;
     const wr = this.wr;
     if (wr.room() < HostRing.PUBLISH_ELEMENTS + 2) return 0;
+    const { rec, last } = this;
     const u8 = eq.bytes;
-    let frames = 0;
+    let first = this.first;
     let bytes = 0;
-    while (this.first !== this.last) {
-      const r = this.first & (RECORDS - 1);
-      if (((done - this.recEnd[r]!) | 0) < 0) break;
-      const bufs = this.recBufs[r]!;
-      const patch = this.recPatch[r]!;
-      if (patch >= 0) {
-        // 5.1.6.4.1: the device sets num_buffers; the sender's header has 0 there.
-        u8[patch] = bufs & 0xff;
-        u8[this.recPatch1[r]!] = bufs >>> 8;
-      }
-      for (let i = 0; i < bufs; i++) {
-        const at = this.bufFirst & 0xffff;
-        eq.pushUsed(this.bufHead[at]!, this.bufLen[at]!);
-        this.bufFirst = (this.bufFirst + 1) | 0;
-      }
-      hq.pushUsed(this.recHead[r]!, 0);
-      bytes += this.recBytes[r]!;
-      this.first = (this.first + 1) | 0;
-      frames++;
+    while (first !== last) {
+      const r = (first & (RECORDS - 1)) * REC_WORDS;
+      if (((done - rec[r]!) | 0) < 0) break;
+      // 5.1.6.4.1: the device sets num_buffers; the sender's header has 0 there.
+      const patch = rec[r + REC_PATCH]!;
+      const len = rec[r + REC_BYTES]!;
+      if (rec[r + REC_BUFS] === 1) {
+        if (patch >= 0) {
+          u8[patch] = 1;
+          u8[patch + 1] = 0;
+        }
+        eq.giveBackWritten(len);
+      } else if (rec[r + REC_BUFS]! !== 0) this.finishParts(patch, rec[r + REC_BUFS]! & ~PARTED);
+      bytes += len;
+      first = (first + 1) | 0;
     }
+    const frames = (first - this.first) | 0;
+    this.first = first;
+    hq.giveBack(frames);
     if (frames === 0) return 0;
     this.inflight -= bytes;
     this.owedBytes += bytes;
@@ -346,11 +339,27 @@ export class ToBoard {
     return frames;
   }
 
+  /** A frame that is not in one piece has landed. */
+  private finishParts(patch: number, bufs: number): void {
+    const { eq, parts } = this;
+    let at = this.partFirst;
+    const patch1 = parts[at & (PARTS - 1)]!;
+    if (patch >= 0) {
+      eq.bytes[patch] = bufs & 0xff;
+      eq.bytes[patch1] = bufs >>> 8;
+    }
+    for (let i = 0; i < bufs; i++) {
+      at = (at + 1) | 0;
+      eq.giveBackWritten(parts[at & (PARTS - 1)]!);
+    }
+    this.partFirst = (at + 1) | 0;
+  }
+
   /** The host went away with frames in flight: the board's buffers they would have filled are free again. @returns frames lost */
   abandon(): number {
     const lost = (this.last - this.first) | 0;
-    this.eq.rewind((this.bufLast - this.bufFirst) & 0xffff);
-    this.bufFirst = this.bufLast;
+    this.eq.rewind(this.eq.taken);
+    this.partFirst = this.partLast;
     this.first = this.last;
     this.inflight = 0;
     this.owedBytes = 0;
@@ -364,11 +373,9 @@ export class ToBoard {
    */
   disown(): number {
     for (let i = this.first; i !== this.last; i = (i + 1) | 0) {
-      const r = i & (RECORDS - 1);
-      this.recBufs[r] = 0;
-      this.recPatch[r] = -1;
+      this.rec[(i & (RECORDS - 1)) * REC_WORDS + REC_BUFS] = 0;
     }
-    this.bufFirst = this.bufLast;
+    this.partFirst = this.partLast;
     this.notify = false;
     return this.outstanding;
   }
