@@ -92,7 +92,14 @@ export function openModel(spec: ModelSpec): ModelHandle {
     guest.attach(endpoint);
     endpoint.attach(guest);
     endpoint.addStepper(guest);
-    return { ...common, host: null, waitFds: [guest.waitFd], close: () => guest.close() };
+    return {
+      ...common,
+      host: null,
+      waitFds: [guest.waitFd],
+      violationCount: () => endpoint.violationCount + guest.audit.count,
+      violations: () => [...endpoint.violations, ...guest.audit.lines],
+      close: () => guest.close(),
+    };
   }
   const host = new BuiltInHost({
     strict: spec.strict,

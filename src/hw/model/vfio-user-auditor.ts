@@ -5,14 +5,14 @@
  *
  * Granted: from DRIVER_OK on the descriptor table and the available ring for reading and the used ring for both; from the moment
  * an available index names it, each buffer of a chain, for reading or writing as its descriptor says. Taken back: a
- * chain's buffers when the used index passes it; everything once the driver has reset the device and read the
+ * chain's buffers when the used index passes it; a queue once its driver sees the end of its reset; everything once the driver has reset the device and read the
  * status back, because only then may it reuse the memory (VIRTIO 1.2 2.4.1).
  */
 import { ld16, ld32 } from "../mem.ts";
 import { availBytes, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, DESC_SIZE, usedBytes } from "../virtio.layout.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { GRANT_READ, GRANT_WRITE, type Shadow } from "./shadow.ts";
-import type { QueueTruth } from "./vfio-user-truth.ts";
+import type { HostTruth, QueueTruth } from "./vfio-user-truth.ts";
 
 interface Range {
   readonly addr: number;
@@ -135,7 +135,7 @@ export class GuestAuditor {
   readonly #memory: AddressSpace;
   readonly #shadow: Shadow;
   readonly #report: Report;
-  #queues: QueueAudit[] = [];
+  #queues: (QueueAudit | null)[] = [];
 
   /** @param report gets what is wrong by itself, apart from accesses: these the link reports */
   constructor(memory: AddressSpace, shadow: Shadow, report: Report) {
@@ -144,20 +144,39 @@ export class GuestAuditor {
     this.#report = report;
   }
 
+  /** Have `truth` tell when queues begin and end. */
+  follow(truth: HostTruth): void {
+    truth.onReset = () => this.stop();
+    truth.onQueueReset = (i) => this.stopQueue(i);
+    truth.onQueueUp = (i) => this.startQueue(i, truth.queues[i]!);
+  }
+
   /** The guest set DRIVER_OK with these queues. */
   start(queues: readonly QueueTruth[]): void {
     this.stop();
-    this.#queues = queues.map((q, i) => new QueueAudit(this.#memory, this.#shadow, q, `queue ${i}`, this.#report));
+    for (let i = 0; i < queues.length; i++) this.startQueue(i, queues[i]!);
+  }
+
+  /** One queue begins, at DRIVER_OK or after its own reset. */
+  startQueue(i: number, q: QueueTruth): void {
+    this.stopQueue(i);
+    this.#queues[i] = new QueueAudit(this.#memory, this.#shadow, q, `queue ${i}`, this.#report);
+  }
+
+  /** The driver may reuse this queue's memory. */
+  stopQueue(i: number): void {
+    this.#queues[i]?.end();
+    this.#queues[i] = null;
   }
 
   /** Once a turn, before the DMA. */
   turn(): void {
-    for (let i = 0; i < this.#queues.length; i++) this.#queues[i]!.turn();
+    for (let i = 0; i < this.#queues.length; i++) this.#queues[i]?.turn();
   }
 
   /** The driver may reuse its memory: nothing is granted any more. */
   stop(): void {
-    for (const q of this.#queues) q.end();
+    for (const q of this.#queues) q?.end();
     this.#queues = [];
   }
 }

@@ -18,6 +18,9 @@ import {
 import { CAP_COMMON_CFG } from "../virtio.layout.ts";
 import type { HostBus } from "./host-side.ts";
 import {
+  INFO_BYTES,
+  INFO_FLAG_PCI,
+  INFO_FLAG_RESET,
   IRQ_COUNT,
   IRQ_FLAG_AUTOMASKED,
   IRQ_FLAG_EVENTFD,
@@ -26,10 +29,12 @@ import {
   IRQ_INDEX,
   IRQ_INFO_BYTES,
   IRQ_INTX,
+  IRQ_KINDS,
   IRQ_MSI,
   IRQ_MSIX,
   REGION_BYTES,
   REGION_CONFIG,
+  REGION_COUNT,
   REGION_FLAG_MMAP,
   REGION_FLAG_READ,
   REGION_FLAG_WRITE,
@@ -144,6 +149,14 @@ export class VfioUserFunction implements TruthSource {
 
   regionSize(region: number): number {
     return region === REGION_CONFIG ? this.#configBytes : region < 6 ? this.#bus.barSize(region) : 0;
+  }
+
+  /** DEVICE_GET_INFO reply into `out` at `at`. */
+  deviceInfo(out: DataView, at: number): void {
+    out.setUint32(at, INFO_BYTES, true);
+    out.setUint32(at + 4, INFO_FLAG_RESET | INFO_FLAG_PCI, true);
+    out.setUint32(at + 8, REGION_COUNT, true);
+    out.setUint32(at + 12, IRQ_KINDS, true);
   }
 
   /**

@@ -11,9 +11,9 @@
  * the next QEMU may connect.
  */
 import { EINVAL, EOPNOTSUPP } from "../errno.ts";
-import { PCI_COMMAND } from "../pci.layout.ts";
 import { AddressSpace } from "./address-space.ts";
 import type { HostBus, HostSide } from "./host-side.ts";
+import { ViolationLog } from "./stats.ts";
 import {
   CAPABILITIES,
   CMD_DMA_MAP,
@@ -33,11 +33,8 @@ import {
   HDR_COMMAND,
   HDR_FLAGS,
   INFO_BYTES,
-  INFO_FLAG_PCI,
-  INFO_FLAG_RESET,
   IRQ_INDEX,
   IRQ_INFO_BYTES,
-  IRQ_KINDS,
   IRQ_MSI,
   MIN_BODY,
   REGION_BYTES,
@@ -53,7 +50,7 @@ import {
 import { GuestAuditor } from "./vfio-user-auditor.ts";
 import { type FunctionShape, VfioUserFunction } from "./vfio-user-function.ts";
 import { VfioUserIrq } from "./vfio-user-irq.ts";
-import { GuestMemory, u64At } from "./vfio-user-memory.ts";
+import { GuestMemory, u64At, valueAt } from "./vfio-user-memory.ts";
 import { VfioUserMsi } from "./vfio-user-msi.ts";
 import { RX_CLOSED, RX_MESSAGE, RX_NONE, VfioUserSocket } from "./vfio-user-socket.ts";
 import { HostTruth } from "./vfio-user-truth.ts";
@@ -92,6 +89,8 @@ export class VfioUserHost implements HostSide {
   readonly irq: VfioUserIrq;
   readonly msi: VfioUserMsi;
   readonly mode: VfioUserMode;
+  /** strict mode: what is wrong in the guest's rings themselves; accesses outside of them are the link's to report */
+  readonly audit = new ViolationLog();
   /** figures for the log, the tests and the rig */
   attaches = 0;
   resets = 0;
@@ -145,15 +144,13 @@ export class VfioUserHost implements HostSide {
     const truth = new HostTruth(fn);
     const { shadow } = this.memory;
     const auditor =
-      shadow === null
-        ? null
-        : new GuestAuditor(this.memory, shadow, (text) => this.#log("error", `strict mode: ${text}`));
+      shadow === null ? null : new GuestAuditor(this.memory, shadow, (text) => this.audit.add(`host memory, ${text}`));
     this.#auditor = auditor;
     truth.onDriverOk = () => {
       this.#log("info", `the guest set DRIVER_OK: ${truth.describe()}`);
       auditor?.start(truth.queues);
     };
-    truth.onReset = () => auditor?.stop();
+    auditor?.follow(truth);
     this.#truth = truth;
   }
 
@@ -286,10 +283,7 @@ export class VfioUserHost implements HostSide {
         return this.#reply(least);
       }
       case CMD_GET_INFO:
-        out.setUint32(HDR_BYTES, INFO_BYTES, true);
-        out.setUint32(HDR_BYTES + 4, INFO_FLAG_RESET | INFO_FLAG_PCI, true);
-        out.setUint32(HDR_BYTES + 8, REGION_COUNT, true);
-        out.setUint32(HDR_BYTES + 12, IRQ_KINDS, true);
+        fn.deviceInfo(out, HDR_BYTES);
         return this.#reply(INFO_BYTES);
       case CMD_REGION_INFO: {
         const region = body.getUint32(REGION_INDEX, true);
@@ -376,7 +370,7 @@ export class VfioUserHost implements HostSide {
     const region = body.getUint32(RW_REGION, true);
     const offset = u64At(body, RW_OFFSET);
     fn.read(region, offset, count, out, HDR_BYTES + RW_DATA);
-    if (region === 0) this.#truth?.read(offset);
+    if (region === 0 && count <= 4) this.#truth?.read(offset, valueAt(out, HDR_BYTES + RW_DATA, count));
     return this.#reply(RW_DATA + count);
   }
 
@@ -400,11 +394,6 @@ export class VfioUserHost implements HostSide {
     return rc > 0;
   }
 
-  /** Bus mastering as the guest last set it. */
-  get busMaster(): boolean {
-    return this.#bus !== null && (this.#bus.cfgRead(PCI_COMMAND, 2) & 4) !== 0;
-  }
-
   /** End the connection and remove the socket. */
   close(): void {
     if (this.#socket.connected) this.#end("the server is closed", false);
@@ -412,8 +401,4 @@ export class VfioUserHost implements HostSide {
     this.#function?.close();
     this.#socket.close();
   }
-}
-
-function valueAt(view: DataView, at: number, count: number): number {
-  return count === 4 ? view.getUint32(at, true) : count === 2 ? view.getUint16(at, true) : view.getUint8(at);
 }

@@ -36,6 +36,11 @@ export function u64At(view: DataView, off: number): number {
   return hi >= 0x20_0000 ? -1 : hi * 2 ** 32 + view.getUint32(off, true);
 }
 
+/** A field of 1, 2 or 4 bytes. */
+export function valueAt(view: DataView, off: number, bytes: number): number {
+  return bytes === 4 ? view.getUint32(off, true) : bytes === 2 ? view.getUint16(off, true) : view.getUint8(off);
+}
+
 export class GuestMemory {
   readonly #space: AddressSpace;
   readonly #files: RamFile[] = [];

@@ -10,7 +10,9 @@ import {
   COMMON_Q_AVAILLO,
   COMMON_Q_DESCHI,
   COMMON_Q_DESCLO,
+  COMMON_Q_ENABLE,
   COMMON_Q_MSIX,
+  COMMON_Q_RESET,
   COMMON_Q_SELECT,
   COMMON_Q_SIZE,
   COMMON_Q_USEDHI,
@@ -59,6 +61,10 @@ export class HostTruth {
   onDriverOk: (() => void) | null = null;
   /** called when the driver knows that the device is reset: it has read the status back, or the function is gone */
   onReset: (() => void) | null = null;
+  /** the driver knows that one queue is reset (VIRTIO 1.2 2.6.1), and: it has enabled that queue anew */
+  onQueueReset: ((queue: number) => void) | null = null;
+  onQueueUp: ((queue: number) => void) | null = null;
+  #queueReset = -1;
   #resetting = false;
 
   constructor(source: TruthSource) {
@@ -77,6 +83,7 @@ export class HostTruth {
 
   #clear(): void {
     this.#resetting = false;
+    this.#queueReset = -1;
     this.features.fill(0);
     this.queues.length = 0;
     this.#select = 0;
@@ -89,8 +96,12 @@ export class HostTruth {
     else this.#legacy(off, count, value);
   }
 
-  /** A read of BAR0 was answered. */
-  read(off: number): void {
+  /** A read of BAR0 was answered with `value`. */
+  read(off: number, value: number): void {
+    if (this.#queueReset >= 0 && value === 0 && off === this.#source.common() + COMMON_Q_RESET) {
+      this.onQueueReset?.(this.#queueReset);
+      this.#queueReset = -1;
+    }
     if (!this.#resetting) return;
     const status = this.#source.modern() ? this.#source.common() + COMMON_STATUS : LEGACY_STATUS;
     if (off === status) this.#resetDone();
@@ -137,6 +148,12 @@ export class HostTruth {
         return;
       case COMMON_Q_MSIX:
         this.#queue().vector = value;
+        return;
+      case COMMON_Q_RESET:
+        if (value === 1) this.#queueReset = this.#select;
+        return;
+      case COMMON_Q_ENABLE:
+        if (value === 1 && this.driverOk) this.onQueueUp?.(this.#select);
         return;
       case COMMON_Q_DESCLO:
         this.#queue().desc = low(this.#queue().desc);

@@ -143,6 +143,30 @@ describe("what the auditor grants", () => {
     expect(reports[0]).toContain("head 5");
   });
 
+  test("one queue stops and starts anew, the other goes on", () => {
+    const { auditor, may, desc, offer, use, reports, at } = setUp();
+    const other = { ...QUEUE, desc: BASE + 0x10000, avail: BASE + 0x11000, used: BASE + 0x12000 };
+    auditor.start([QUEUE, other]);
+    desc(QUEUE.desc, 0, BASE + 0x5000, 64, 2);
+    offer(0);
+    auditor.turn();
+    auditor.stopQueue(0);
+    expect(may(BASE + 0x5000, 1, true)).toBe(false);
+    expect(may(QUEUE.avail, 2, false)).toBe(false);
+    expect(may(other.used, 2, true)).toBe(true);
+    use(0);
+    auditor.turn();
+    expect(reports).toEqual([]);
+    st16(at(QUEUE.avail) + 2, 0);
+    st16(at(QUEUE.used) + 2, 0);
+    auditor.startQueue(0, QUEUE);
+    auditor.turn();
+    expect(may(BASE + 0x5000, 1, true)).toBe(false);
+    st16(at(QUEUE.avail) + 2, 1);
+    auditor.turn();
+    expect(may(BASE + 0x5000, 64, true)).toBe(true);
+  });
+
   test("the indices wrap at 2^16", () => {
     const { auditor, may, desc, offer, use, reports } = setUp();
     auditor.start([QUEUE]);
@@ -174,7 +198,7 @@ describe("the account of the guest's writes", () => {
     t.onReset = () => events.push("reset");
     const w = (off: number, size: number, value: number): void => t.write(0x40 + off, size, value);
     w(0x14, 1, 0);
-    t.read(0x40 + 0x14);
+    t.read(0x40 + 0x14, 0);
     for (const [sel, word] of [
       [0, 0x18821],
       [1, 3],
@@ -200,10 +224,36 @@ describe("the account of the guest's writes", () => {
     );
     w(0x14, 1, 0);
     expect(events.length).toBe(2);
-    t.read(0x40);
+    t.read(0x40, 0);
     expect(events.length).toBe(2);
-    t.read(0x40 + 0x14);
+    t.read(0x40 + 0x14, 0);
     expect(events).toEqual(["reset", "ok", "reset"]);
+  });
+
+  test("modern: the reset of one queue, from the driver's point of view", () => {
+    const t = new HostTruth(source(true));
+    const events: string[] = [];
+    t.onQueueReset = (q) => events.push(`reset ${q}`);
+    t.onQueueUp = (q) => events.push(`up ${q} size ${t.queues[q]!.size}`);
+    const w = (off: number, size: number, value: number): void => t.write(0x40 + off, size, value);
+    for (const q of [0, 1]) {
+      w(0x16, 2, q);
+      w(0x18, 2, 256);
+      w(0x1c, 2, 1);
+    }
+    w(0x14, 1, 0xf);
+    expect(events).toEqual([]);
+    w(0x16, 2, 1);
+    w(0x3a, 2, 1);
+    t.read(0x40 + 0x3a, 1);
+    expect(events).toEqual([]);
+    t.read(0x40 + 0x3a, 0);
+    t.read(0x40 + 0x3a, 0);
+    expect(events).toEqual(["reset 1"]);
+    w(0x16, 2, 1);
+    w(0x18, 2, 128);
+    w(0x1c, 2, 1);
+    expect(events).toEqual(["reset 1", "up 1 size 128"]);
   });
 
   test("legacy: page numbers, vectors only with MSI-X on", () => {
