@@ -1,4 +1,5 @@
 /** `epnic bind`: give a controller to epnic, or back. */
+import { existsSync } from "node:fs";
 import { type ArgsDef, defineCommand } from "citty";
 import type { RegisterStep } from "../engine/bind.ts";
 import { Fault } from "../hw/fault.ts";
@@ -36,10 +37,10 @@ const args = {
 export const about: About = {
   name: "bind",
   summary: "give a controller to epnic, or back to the kernel",
-  synopsis: "[FLAGS] DEVICE",
+  synopsis: "[FLAGS] [DEVICE]",
   description: [
     "Sets up an endpoint function on the controller through configfs and starts the link, so that the host finds a card; the kernel keeps clocks, PHY and link, and 'epnic run' does the rest. The function is one of the kernel's own drivers, it stays idle.",
-    "What is already as wanted is not written again. The command that undoes it is printed at the end. The model needs no bind; with --dry-run its register writes are listed.",
+    "Without DEVICE it is the one named in /etc/epnic/epnic.toml. What is already as wanted is not written again. The command that undoes it is printed at the end. The model needs no bind; with --dry-run its register writes are listed.",
   ],
   examples: [
     ["epnic bind --dry-run a40000000.pcie-ep", "what would be written"],
@@ -49,6 +50,7 @@ export const about: About = {
   args,
   files: [
     ["/sys/kernel/config/pci_ep", "endpoint functions and controllers of the kernel"],
+    ["/etc/epnic/epnic.toml", "names the device when the command line does not"],
     ["/run/epnic/DEVICE.lock", "held while bind or run works on DEVICE"],
   ],
 };
@@ -66,7 +68,10 @@ export default defineCommand({
   async run({ args, data }) {
     const out = data as Out;
     if (args.bind && args.unbind) throw new Fault("E_USAGE", "--bind and --unbind are both given");
-    const named = deviceOf(args);
+    const { DEFAULT_CONFIG, readConfig } = await import("./_config.ts");
+    const given = deviceOf(args);
+    const file = given === "" && existsSync(DEFAULT_CONFIG) ? readConfig(DEFAULT_CONFIG) : {};
+    const named = given || String(file.device ?? "");
     if (named === "") throw new Fault("E_USAGE", "no device is named", "'epnic probe' lists them");
     const root = args["sysfs-root"];
     const { resolveDevice } = await import("./_device.ts");
