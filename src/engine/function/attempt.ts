@@ -10,9 +10,15 @@ import type { Mmio } from "../../hw/mmio.ts";
 import { COMMON_MSIX, COMMON_NUMQ, COMMON_Q_MSIX, NO_VECTOR } from "../../hw/virtio.layout.ts";
 import { msixEnabled } from "./parts.ts";
 
-/** no vector has it (tables end at 2048), nor has NO_VECTOR */
-const MARK = 0x80;
+/** upper byte of a vector register that no vector has (tables end at 2048), nor NO_VECTOR */
+export const MARK = 0x80;
 const QUEUES = 2;
+
+/** The vector of a register that may be marked; ours are below 255. */
+export function markedVector(cell: number): number {
+  if (cell >>> 8 !== MARK) return cell;
+  return (cell & 0xff) === 0xff ? NO_VECTOR : cell & 0xff;
+}
 
 export class Attempt {
   /** what was in the queue words when the mark was set may be an earlier attempt's */
@@ -65,9 +71,7 @@ export class Attempt {
   }
 
   get configVector(): number {
-    const v = ld16(this.common + COMMON_MSIX);
-    const low = v & 0xff;
-    return v >>> 8 === MARK ? (low === 0xff ? NO_VECTOR : low) : v;
+    return markedVector(ld16(this.common + COMMON_MSIX));
   }
 
   /** MSI-X is on: an attempt that can fail and be followed by another. */

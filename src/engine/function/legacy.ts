@@ -27,6 +27,7 @@ import {
   STATUS_FAILED,
   STATUS_NEEDS_RESET,
 } from "../../hw/virtio.layout.ts";
+import { MARK, markedVector } from "./attempt.ts";
 import { emptyQueue, judgeVectors, queuesOverlap } from "./capture.ts";
 import { legacyHeader } from "./features.ts";
 import {
@@ -41,10 +42,12 @@ import {
 import {
   emptyStats,
   type FunctionParts,
+  GAVE_UP,
   ISR_CONFIG,
   ISR_CONFIG_POLLS,
   ISR_QUEUE,
   msixEnabled,
+  REBIND,
   resetMsix,
 } from "./parts.ts";
 
@@ -52,9 +55,8 @@ const NOTIFY_PARKED = 0xffff;
 /** bit 31 is never offered, so no driver writes this */
 const FEATURES_PARKED = 0x80000000 | 0;
 const TWO32 = 4294967296;
-
-const REBIND =
-  "rebind the driver on the host (unbind and bind, or remove the device and rescan); give the service loop a core of its own if this repeats";
+/** upper byte of the config vector, and a value that no vector and not NO_VECTOR has there; see attempt.ts */
+const VECTOR_HIGH = LEGACY_MSI_CONFIG_VECTOR + 1;
 
 const WATCHING = 0;
 const LIVE = 1;
@@ -96,6 +98,8 @@ export class LegacyFunction implements HostFunction {
   private older: Found = { pfn: 0, vector: NO_VECTOR, sure: 0 };
   private newer: Found = { pfn: 0, vector: NO_VECTOR, sure: 0 };
   private accepted = 0;
+  /** the driver set FAILED and none has begun since */
+  private gone = false;
   private isrCountdown = 0;
   private readonly hinted = new Uint8Array(2);
 
@@ -133,12 +137,25 @@ export class LegacyFunction implements HostFunction {
     if (status === 0) {
       // whatever was found was found before status was read, so it belongs to the life that has ended
       if (this.lastStatus !== 0) this.clean();
+      this.gone = false;
       this.forgetFound();
       this.accepted = 0;
     } else if (this.newer.pfn !== 0) this.watchVector();
+    const failed = status & ~this.lastStatus & STATUS_FAILED;
     this.lastStatus = status;
-    if ((status & STATUS_DRIVER_OK) !== 0 && (status & STATUS_FAILED) === 0) return this.freeze(status);
+    if (failed !== 0) return this.gaveUp();
+    if ((status & STATUS_DRIVER_OK) !== 0 && !this.gone) return this.freeze(status);
     return FN_NONE;
+  }
+
+  /** Linux does not reset the function then, and FAILED stays over its next try. */
+  private gaveUp(): number {
+    this.forgetFound();
+    this.gone = true;
+    this.configVector = NO_VECTOR;
+    this.lastRefusal = GAVE_UP;
+    this.stats.refusals++;
+    return FN_REFUSED;
   }
 
   /** Every life writes its accepted features before it sets up queues; the word is parked so that this shows. */
@@ -146,6 +163,7 @@ export class LegacyFunction implements HostFunction {
     const accepted = ld32(this.bar + LEGACY_GUEST_FEATURES) | 0;
     if (accepted === FEATURES_PARKED) return;
     st32(this.bar + LEGACY_GUEST_FEATURES, FEATURES_PARKED);
+    this.gone = false;
     this.accepted = accepted;
     this.forgetFound();
   }
@@ -158,12 +176,19 @@ export class LegacyFunction implements HostFunction {
    */
   private takePage(): boolean {
     const at = this.bar + LEGACY_QUEUE_PFN;
-    const pfn = ld32(at);
+    let pfn = ld32(at);
     if (pfn === 0) return false;
+    if (this.wide && ld8(this.bar + VECTOR_HIGH) !== MARK) {
+      // the attempt's first; one that begins behind the mark erases it
+      st8(this.bar + VECTOR_HIGH, MARK);
+      pfn = ld32(at);
+      if (pfn === 0) return false;
+    }
     st32(at, 0);
     if (
       (ld32(this.bar + LEGACY_GUEST_FEATURES) | 0) !== FEATURES_PARKED ||
-      msixEnabled(this.parts.dbi, this.parts.msixCap) !== this.wide
+      msixEnabled(this.parts.dbi, this.parts.msixCap) !== this.wide ||
+      !this.isVectorKept()
     ) {
       this.forgetFound();
       this.stats.missed++;
@@ -176,6 +201,15 @@ export class LegacyFunction implements HostFunction {
     reuse.sure = 0;
     this.newer = reuse;
     return true;
+  }
+
+  /**
+   * No attempt of the driver with MSI-X has begun or ended since the config vector was marked. Without MSI-X the MAC is
+   * in its place, where such an attempt leaves NO_VECTOR.
+   */
+  private isVectorKept(): boolean {
+    if (this.wide) return ld8(this.bar + VECTOR_HIGH) === MARK;
+    return this.parts.msixCap === 0 || ld16(this.bar + LEGACY_MSI_CONFIG_VECTOR) !== NO_VECTOR;
   }
 
   private forgetFound(): void {
@@ -197,7 +231,8 @@ export class LegacyFunction implements HostFunction {
   private watchLayout(): void {
     if (this.parts.msixCap === 0) return;
     const wide = msixEnabled(this.parts.dbi, this.parts.msixCap);
-    if (wide === this.wide) return;
+    // an attempt with vectors that came and went unseen has left its own in place of the MAC
+    if (wide === this.wide && (wide || this.isVectorKept())) return;
     this.wide = wide;
     this.writeConfig();
   }
@@ -239,7 +274,7 @@ export class LegacyFunction implements HostFunction {
     const select = ld16(b + LEGACY_QUEUE_SEL);
     const { accepted } = this;
     this.msix = this.wide;
-    const config = this.msix ? ld16(b + LEGACY_MSI_CONFIG_VECTOR) : NO_VECTOR;
+    const config = this.msix ? markedVector(ld16(this.bar + LEGACY_MSI_CONFIG_VECTOR)) : NO_VECTOR;
     if (this.msix) newer.vector = ld16(b + LEGACY_MSI_QUEUE_VECTOR);
     // one more look: all of the above belongs to one life
     if (ld8(b + LEGACY_STATUS) !== status || ld32(b + LEGACY_QUEUE_PFN) !== 0) return FN_NONE;
@@ -269,6 +304,7 @@ export class LegacyFunction implements HostFunction {
     this.hdrLen = legacyHeader(accepted);
     this.inOrder = false;
     this.configVector = config < parts.vectors ? config : NO_VECTOR;
+    if (this.msix && this.isVectorKept()) st8(b + VECTOR_HIGH, config === NO_VECTOR ? 0xff : 0);
     this.frozen = status & ~STATUS_NEEDS_RESET;
     this.lastRefusal = "";
     this.state = LIVE;
@@ -279,7 +315,7 @@ export class LegacyFunction implements HostFunction {
 
   private refuse(status: number, rule: string): number {
     // for the notification that comes with NEEDS_RESET
-    const config = this.wide ? ld16(this.bar + LEGACY_MSI_CONFIG_VECTOR) : NO_VECTOR;
+    const config = this.wide ? markedVector(ld16(this.bar + LEGACY_MSI_CONFIG_VECTOR)) : NO_VECTOR;
     this.msix = this.wide;
     this.configVector = config < this.parts.vectors ? config : NO_VECTOR;
     this.state = REFUSED;
@@ -335,7 +371,7 @@ export class LegacyFunction implements HostFunction {
   }
 
   get negotiating(): boolean {
-    return this.state === WATCHING && (this.lastStatus & (STATUS_DRIVER | STATUS_FAILED)) === STATUS_DRIVER;
+    return this.state === WATCHING && !this.gone && (this.lastStatus & STATUS_DRIVER) !== 0;
   }
 
   intact(): boolean {

@@ -42,10 +42,12 @@ import {
 import {
   emptyStats,
   type FunctionParts,
+  GAVE_UP,
   ISR_CONFIG,
   ISR_CONFIG_POLLS,
   ISR_QUEUE,
   msixEnabled,
+  REBIND,
   resetMsix,
 } from "./parts.ts";
 import { QueueWords } from "./queue-words.ts";
@@ -56,9 +58,6 @@ const SELECT_PARKED = -1;
 const NOTIFY_PARKED = -1;
 /** a queue_select that moves under every sample is not a driver at rest */
 const SETTLE_TRIES = 4;
-
-const REBIND =
-  "rebind the driver on the host (unbind and bind, or remove the device and rescan); give the service loop a core of its own if this repeats";
 
 /** states of one life */
 const WATCHING = 0;
@@ -101,6 +100,8 @@ export class ModernFunction implements HostFunction {
   /** status byte of the frozen life, without NEEDS_RESET */
   private frozen = 0;
   private tainted = false;
+  /** the driver set FAILED and none has begun since */
+  private gone = false;
   /** nothing was taken from the registers since clean() */
   private untouched = false;
   private generation = 0;
@@ -159,8 +160,9 @@ export class ModernFunction implements HostFunction {
       // lowered without being seen at 0
       this.newLife();
     }
+    if ((status & ~this.lastStatus & STATUS_FAILED) !== 0) return this.gaveUp(status);
     this.lastStatus = status;
-    if ((status & STATUS_FAILED) !== 0) return FN_NONE;
+    if (this.gone) return FN_NONE;
     if ((status & STATUS_FEATURES_OK) !== 0) {
       this.untouched = false;
       const steady = this.words.sample();
@@ -178,7 +180,19 @@ export class ModernFunction implements HostFunction {
     this.stats.resets++;
     if ((status & STATUS_FEATURES_OK) === 0) this.clean();
     else this.newLife();
+    this.lastStatus = status & ~STATUS_FAILED;
+  }
+
+  /** Linux does not reset the function then, and FAILED stays over its next try. */
+  private gaveUp(status: number): number {
+    this.clean();
+    this.tainted = false;
+    this.gone = true;
     this.lastStatus = status;
+    this.configVector = NO_VECTOR;
+    this.lastRefusal = GAVE_UP;
+    this.stats.refusals++;
+    return FN_REFUSED;
   }
 
   /** Registers as after a device reset (VIRTIO 1.2 2.1.1, 4.1.4.3), for what the host does not own at this moment. */
@@ -191,6 +205,7 @@ export class ModernFunction implements HostFunction {
     st32(this.parts.bar + MODERN_NOTIFY, NOTIFY_PARKED);
     st8(this.parts.bar + MODERN_ISR, ISR_QUEUE);
     this.isrCountdown = 0;
+    this.gone = false;
     this.hinted.fill(0);
     this.parts.config.write(this.parts.bar + MODERN_DEVICE);
     this.words.reset();
@@ -204,6 +219,7 @@ export class ModernFunction implements HostFunction {
   private newLife(): void {
     const c = this.common;
     st32(c + COMMON_DFSELECT, SELECT_PARKED);
+    this.gone = false;
     // The usual case: the reset was seen and dealt with, and no life went by unseen since. To clean again is not only
     // needless: it is cold code, takes 30 us or more, and a host writes FEATURES_OK about as soon after its first select.
     if (this.untouched && this.words.areZero()) return;
@@ -390,7 +406,7 @@ export class ModernFunction implements HostFunction {
   }
 
   get negotiating(): boolean {
-    return this.state === WATCHING && (this.lastStatus & (STATUS_DRIVER | STATUS_FAILED)) === STATUS_DRIVER;
+    return this.state === WATCHING && !this.gone && (this.lastStatus & STATUS_DRIVER) !== 0;
   }
 
   intact(): boolean {

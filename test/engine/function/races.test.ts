@@ -4,6 +4,7 @@
  */
 import { describe, expect, test } from "bun:test";
 import { FN_DOWN, FN_REFUSED, FN_UP, type HostFunction } from "../../../src/engine/function/host-function.ts";
+import { GAVE_UP } from "../../../src/engine/function/parts.ts";
 import { unmap } from "../../../src/hw/mem.ts";
 import { judged, over } from "./drive.ts";
 import { BAR_SIZE, Chance, PlainHost, type PlainHostOptions } from "./plain-host.ts";
@@ -16,6 +17,8 @@ interface Outcome {
   lives: number;
   right: number;
   refused: number;
+  /** FAILED set by the host, as said by the function */
+  gaveUp: number;
   downs: number;
   wrong: string[];
   host: PlainHost;
@@ -30,13 +33,14 @@ function drive(o: PlainHostOptions, seed: number, lives: number, gap: (c: Chance
   const chance = new Chance(seed);
   const host = new PlainHost(o, chance, MAC);
   const fn = over(host, MAC);
-  const out: Outcome = { lives: 0, right: 0, refused: 0, downs: 0, wrong: [], host, fn };
+  const out: Outcome = { lives: 0, right: 0, refused: 0, gaveUp: 0, downs: 0, wrong: [], host, fn };
   const steps = host.forever();
   while (host.lives < lives) {
     for (let n = gap(chance); n > 0; n--) steps.next();
     for (let p = 0; p < polls; p++) {
       const e = fn.poll();
       if (e === FN_UP) out.right++;
+      else if (e === FN_REFUSED && fn.lastRefusal === GAVE_UP) out.gaveUp++;
       else if (e === FN_REFUSED) out.refused++;
       else if (e === FN_DOWN) out.downs++;
       if (fn.live) {
@@ -67,6 +71,7 @@ describe("held: two polls and more for each access", () => {
         const o = drive({ ...shape, retry: 0.15, cut: 0.1 }, 11, lives, () => 1, 2);
         expect(o.wrong).toEqual([]);
         expect(o.refused).toBe(0);
+        expect(o.gaveUp).toBe(o.host.failedProbes);
         // the last life's capture may be one poll away
         expect(o.lives - o.right).toBeLessThanOrEqual(1);
         expect(o.host.retries).toBeGreaterThan(lives / 20);
