@@ -44,7 +44,7 @@ export interface Channels {
 /** elements under way to the host from which on looks at its rings are rare: they take room on the same wire */
 const BUSY = 8;
 
-/** frames of a turn that leave the mirrors time */
+/** frames of a turn that leave channels and mirrors time */
 const FEW = 8;
 
 export class DataPath {
@@ -78,9 +78,9 @@ export class DataPath {
   private readonly tuning: Tuning;
   /** receive buffers of the host below which more are fetched */
   private rxLow = 0;
-  /** frames begun in the last turn; turns until the mirrors are attended to */
+  /** frames begun in the last turn; turns until channels and mirrors are attended to */
   private moved = 0;
-  private ringWait = 0;
+  private tendWait = 0;
   /** toHost.starved as of the last turn */
   private starvedSeen = 0;
 
@@ -167,42 +167,27 @@ export class DataPath {
 
   /** @returns things done (0 = idle), or a negative code with culprit, a, b */
   turn(): number {
-    // While a few frames move every turn, what the mirrors bring can wait for a few turns; large bursts empty a ring.
-    const rings = this.moved === 0 || this.moved > FEW || --this.ringWait < 0;
-    let rc = this.advance(this.ch.write);
-    if (rc === OK) rc = this.advance(this.ch.read);
-    if (rc === OK && rings && this.ch.fetch !== this.ch.read) rc = this.advance(this.ch.fetch);
-    if (rc < 0) return rc;
+    const { port } = this;
     const write = this.ch.write;
-    const port = this.port;
-    if (port.generation !== this.generation) {
-      rc = this.boardReset();
-      if (rc < 0) return rc;
-    }
-
-    let work = this.toHost.finish();
-    if (this.toHost.notify) {
-      this.boardInterrupts++;
-      port.notify(1);
-    }
-    const landed = this.toBoard.finish();
-    work += landed;
-    if (this.toBoard.notify) {
-      this.boardInterrupts++;
-      port.notify(0);
-    }
-
-    if (rings) {
-      this.ringWait = this.tuning.ringTurns - 1;
-      rc = this.mirrors();
-      if (rc < 0) return rc;
+    let work = 0;
+    // While a few frames move every turn, what landed meanwhile can wait for a few turns; large bursts empty a ring.
+    if (
+      this.moved === 0 ||
+      this.moved > FEW ||
+      --this.tendWait < 0 ||
+      this.irq.busy ||
+      port.generation !== this.generation
+    ) {
+      this.tendWait = this.tuning.tendTurns - 1;
+      work = this.tend();
+      if (work < 0) return work;
     }
     if (this.configDue !== NO_VECTOR) this.configInterrupt(this.configDue);
     if (this.irq.turn(write) !== 0) write.commit();
 
     this.moved = 0;
     if (!port.ready) return work;
-    rc = this.toHost.begin();
+    let rc = this.toHost.begin();
     if (rc < 0) return this.fault(rc, this.toHost.culprit, this.toHost.a, this.toHost.b);
     work += rc;
     this.moved = rc;
@@ -216,6 +201,29 @@ export class DataPath {
     if (rc < 0) return this.fault(rc, this.toBoard.culprit, this.toBoard.a, this.toBoard.b);
     this.moved += rc;
     return work + rc;
+  }
+
+  /** See what landed, give it back on both sides, and let the mirrors make a step. @returns frames finished, or a negative code */
+  private tend(): number {
+    const { port, toHost, toBoard } = this;
+    let rc = this.progress();
+    if (rc < 0) return rc;
+    if (port.generation !== this.generation) {
+      rc = this.boardReset();
+      if (rc < 0) return rc;
+    }
+    let work = toHost.finish();
+    if (toHost.notify) {
+      this.boardInterrupts++;
+      port.notify(1);
+    }
+    work += toBoard.finish();
+    if (toBoard.notify) {
+      this.boardInterrupts++;
+      port.notify(0);
+    }
+    rc = this.mirrors();
+    return rc < 0 ? rc : work;
   }
 
   /** Let the mirrors of the host's rings make a step, and interrupts that wait for them. @returns 0 or a negative code */
