@@ -148,6 +148,11 @@ export class Service {
       // No wonder that DMA failed.
       this.found = HOST_GONE;
       this.changed();
+    } else if (why === SLICE_FAULT && this.code === R_DMA_ABORT && (command(this.ctrl) & COMMAND_MASTER) === 0) {
+      // The abort is only how it shows.
+      this.faults++;
+      this.found = HOST_NO_MASTER;
+      this.changed();
     } else if (why === SLICE_FAULT && this.code === R_HEADER_LENGTH) this.correctHeader();
     else if (why === SLICE_FAULT) this.fault();
     else if (why === SLICE_HOST) this.changed();
@@ -225,7 +230,7 @@ export class Service {
     const { fn, dp } = this;
     if (this.found === HOST_NO_MASTER) {
       this.halt(
-        "the host switched Bus Master Enable off while its driver was using the queues: no DMA and no interrupt can reach it. Rebind the driver on the host",
+        "the host switched Bus Master Enable off while its driver was using the queues (a crash or a reboot does that too): no DMA and no interrupt can reach it. Rebind the driver on the host",
       );
       return;
     }

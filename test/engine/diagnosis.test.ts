@@ -159,4 +159,23 @@ describe("a host that goes without a word", () => {
     rig.exchange(20);
     rig.close();
   });
+
+  test("bus mastering switched off inside a slice, reads under way: said as that, not as an abort or an IOMMU", () => {
+    for (const frames of [0, 20]) {
+      const rig = new EngineRig({ core: "modern-msix" });
+      let turns = 0;
+      rig.endpoint.addStepper({
+        turn: () => {
+          if (turns > 0 && --turns === 0) rig.endpoint.cfgWrite(4, 2, 2);
+        },
+      });
+      rig.up();
+      if (frames > 0) rig.exchange(frames);
+      turns = 5;
+      rig.until("stopped", () => rig.engine.service.link === "stopped");
+      expect(rig.engine.service.faults).toBe(1);
+      expect(rig.engine.service.diagnosis).toMatch(/Bus Master Enable off/);
+      rig.close();
+    }
+  });
 });

@@ -7,6 +7,9 @@ import * as check from "./checks.ts";
 import { type Context, failure } from "./checks.ts";
 import { account, expectFeatures, type Scenario, withGuest } from "./scenario.ts";
 
+/** "within seconds", on a machine that does other work too */
+const DIAGNOSIS_MS = 10_000;
+
 const life: Scenario = {
   name: "life",
   about: "rmmod and modprobe, link down and up, reset in the middle of a transfer, reboot twice on one connection",
@@ -122,4 +125,57 @@ const ends: Scenario = {
     }),
 };
 
-export const LIFE_SCENARIOS: readonly Scenario[] = [life, ends];
+/** Bus Master Enable and Memory Space of the function's command register, as a person with setpci would change them. */
+async function command(c: Context, value: "on" | "off"): Promise<void> {
+  await c.guest.must(
+    `d=$(readlink -f /sys/bus/virtio/devices/virtio*/..) && printf '\\00${value === "on" ? 6 : 2}' | dd of=$d/config bs=1 seek=4 conv=notrunc 2>/dev/null`,
+  );
+}
+
+/** A diagnosis that matches must be in `epnic stat` and in the log within seconds. */
+async function diagnosed(c: Context, what: RegExp): Promise<void> {
+  const since = Date.now();
+  let text = "";
+  await c.board.until(
+    () => {
+      text = String(c.board.stat().state.diagnosis ?? "");
+      return what.test(text);
+    },
+    DIAGNOSIS_MS,
+    `a diagnosis ${what} in \`epnic stat\``,
+  );
+  if (!c.board.log().includes(text)) throw failure(c, `the log does not say what stat says: ${text}`);
+  c.found.notes.push(`after ${((Date.now() - since) / 1000).toFixed(1)} s: ${text}`);
+}
+
+const noMaster: Scenario = {
+  name: "no-master",
+  about: "bus mastering switched off under traffic, and a driver that finds it off: a diagnosis, and on again",
+  fits: (c) => c.mode === "held",
+  run: (combination) =>
+    withGuest("no-master", combination, {}, async (c) => {
+      await check.bringUp(c);
+      await check.ping(c, 3);
+      const server = c.board.background(c.board.iperf3("-s", "-B", BOARD_IP));
+      await c.guest.must(`iperf3 -c ${BOARD_IP} -t 60 --bidir > /dev/null 2>&1 & echo $! > /tmp/iperf; sleep 1`);
+      await command(c, "off");
+      await diagnosed(c, /switched Bus Master Enable off/);
+      await server.end();
+      await c.guest.must("kill -9 $(cat /tmp/iperf)");
+      // the driver of the virtio device alone: that of the PCI device would switch it on again
+      await c.guest.must(
+        `cd /sys/bus/virtio/drivers/virtio_net && v=$(ls -d virtio* | head -n 1) && echo $v > unbind && echo $v > bind`,
+        120_000,
+      );
+      await diagnosed(c, /driver is ready but Bus Master Enable is off/);
+      await command(c, "on");
+      await check.bringUp(c);
+      await check.ping(c);
+      const { diagnosis } = c.board.stat().state;
+      if (diagnosis) throw failure(c, `all is well again, but the diagnosis is still: ${diagnosis}`);
+      await expectFeatures(c, combination);
+      await account(c, combination, 2);
+    }),
+};
+
+export const LIFE_SCENARIOS: readonly Scenario[] = [life, ends, noMaster];
