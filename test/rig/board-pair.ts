@@ -39,6 +39,8 @@ export interface PairOptions {
   readonly config?: string;
   /** the host gets the tools too (ip, rdma, rping) */
   readonly hostTools?: boolean;
+  /** the host may reset itself */
+  readonly hostReboots?: boolean;
 }
 
 const CONFIG = (device: string, more: string): string => `device = "${device}"
@@ -110,6 +112,7 @@ export class BoardPair {
       load: [...NET_MODULES],
       memoryMiB: o.hostTools ? 1024 : 512,
       qemu: hostInitrd,
+      mayReboot: o.hostReboots ?? false,
     });
     await this.board.start(BOOT_MS);
     await this.startEpnic();
@@ -141,10 +144,8 @@ export class BoardPair {
   /** The board's system comes up: modules, configuration, bind, init script. */
   async startEpnic(): Promise<void> {
     const { board } = this;
-    await board.must("modprobe -a vduse virtio_vdpa virtio_net uio_pci_generic", 120_000);
-    await board.must(
-      "mkdir -p /usr/bin /var/log /etc/epnic /dev/hugepages; mount -t hugetlbfs none /dev/hugepages; ln -sf /usr/bin/epnic /bin/epnic; ln -sf /bin/start-stop-daemon /usr/bin/; true",
-    );
+    await board.must("modprobe -a virtio_net uio_pci_generic", 120_000);
+    await board.must("mkdir -p /usr/bin /etc/epnic; ln -sf /usr/bin/epnic /bin/epnic");
     this.device = (
       await board.must(
         "for d in /sys/bus/pci/devices/*; do [ $(cat $d/vendor)$(cat $d/device) = 0x12340xe9cc ] && basename $d; done; true",
@@ -152,7 +153,6 @@ export class BoardPair {
     ).trim();
     const text = CONFIG(this.device, this.#o.config ?? "");
     await board.must(`cat > /etc/epnic/epnic.toml <<'EOT'\n${text}EOT`);
-    await board.must(`NO_COLOR=1 epnic bind ${this.device} 2>&1`, 120_000);
     await board.must("sh /etc/init.d/S45epnic start", 180_000);
     await board.must(waitFor("grep -q 'function is visible' /var/log/epnic.log", 120), 180_000);
   }

@@ -21,6 +21,8 @@ export interface Findings {
   tcpToBoardGbps: number;
   tcpToGuestGbps: number;
   strictViolations: number;
+  /** what only some scenarios measure, printed as it is */
+  figures: Record<string, number | string>;
   notes: string[];
 }
 
@@ -36,6 +38,7 @@ export function emptyFindings(): Findings {
     tcpToBoardGbps: Number.NaN,
     tcpToGuestGbps: Number.NaN,
     strictViolations: 0,
+    figures: {},
     notes: [],
   };
 }

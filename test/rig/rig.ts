@@ -165,6 +165,7 @@ async function main(): Promise<number> {
         tcp_to_board_gbps: round(f.tcpToBoardGbps, 3),
         tcp_to_guest_gbps: round(f.tcpToGuestGbps, 3),
         strict_violations: f.strictViolations,
+        ...f.figures,
         notes: f.notes,
         seconds,
       };

@@ -3,8 +3,9 @@
  * have those of the board-* files.
  */
 import { ARM64 } from "./arch.ts";
+import { boardCrash, boardReboot } from "./board-life.ts";
 import type { PairOptions } from "./board-pair.ts";
-import { boardCrash, boardRoce, boardTraffic } from "./board-scenarios.ts";
+import { boardRoce, boardTraffic } from "./board-scenarios.ts";
 import { boardVduse } from "./board-vduse.ts";
 import type { Findings } from "./checks.ts";
 import { HOST_SCENARIOS } from "./host-scenarios.ts";
@@ -34,8 +35,11 @@ export const SCENARIOS: readonly Scenario[] = [
   board("board-arm64", "as board-amd64 with an arm64 machine as the board: arm64 kernel and epnic-arm64", (c) =>
     boardTraffic({ ...pairOf("board-arm64", c), boardArch: ARM64, holdMs: 120 }),
   ),
-  board("board-crash", "two machines: epnic on the board killed 20 times, the board's netdev stays", (c) =>
+  board("board-crash", "two machines: epnic killed 20 times in the middle of checked streams both ways", (c) =>
     boardCrash(pairOf("board-crash", c), 20),
+  ),
+  board("board-reboot", "two machines: the host reboots while the board runs, the board while the host runs", (c) =>
+    boardReboot(pairOf("board-reboot", c)),
   ),
   board("board-roce", "two machines: RoCE of both kernels over the card, rping with checked data", (c) =>
     boardRoce(pairOf("board-roce", c)),
