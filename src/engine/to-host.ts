@@ -136,6 +136,7 @@ export class ToHost {
     this.begun = 0;
     this.burstBytes = 0;
     let rc = 1;
+    ch.spread?.();
     while (rc > 0) {
       this.singles(most);
       // A burst is given back as a whole: several must fit, or the list runs dry while one is waited for.
@@ -143,6 +144,7 @@ export class ToHost {
       if (this.burstBytes * BURSTS >= this.limits.inflightBytes) break;
       rc = this.chain();
     }
+    ch.gather?.();
     if (this.begun > 0) this.endBurst(before);
     return rc < 0 ? rc : this.begun;
   }
@@ -199,10 +201,10 @@ export class ToHost {
     let frames = most - this.begun;
     const buffers = hq.available();
     if (buffers < frames) frames = buffers;
-    const room = ((ch.room() - SINGLE_ROOM) / 2) | 0;
+    const room = (ch.room() - SINGLE_ROOM) >> 1;
     if (room < frames) frames = room;
     let left = this.limits.inflightBytes - this.inflight - this.burstBytes;
-    const share = this.limits.inflightBytes / BURSTS - this.burstBytes;
+    const share = ((this.limits.inflightBytes / BURSTS) | 0) - this.burstBytes;
     if (share < left) left = share;
     const plain = grow === 0 && (this.hdrLen < 12 || this.patch);
     const stamp = plain && this.hdrLen >= 12;

@@ -111,7 +111,8 @@ export class CpuRig {
       ring,
       {
         burst: o.batch,
-        inflightBytes: Number.MAX_SAFE_INTEGER,
+        // no limit here, but a word as in service: with a double the compiler makes other code
+        inflightBytes: 1 << 30,
       },
       { ...TUNING, idleChannel: false },
     );
