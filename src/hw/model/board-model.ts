@@ -16,12 +16,16 @@ import type { Controller } from "../controller.ts";
 import { Fault } from "../fault.ts";
 import { libc, POLLIN, ptrOf } from "../libc.ts";
 import type { Mmio } from "../mmio.ts";
+import { COMMAND_INTX_DISABLE, PCI_COMMAND, PCI_INTERRUPT_PIN, PCI_STATUS } from "../pci.layout.ts";
 import { EndpointModel } from "./endpoint.ts";
 import type { HostBus } from "./host-side.ts";
 import { MODEL_CORES } from "./open-model.ts";
 import { VfioUserHost } from "./vfio-user-host.ts";
 
 const CONFIG_BYTES = 256;
+const COMMAND_WRITABLE = 0x0406;
+/** Interrupt Status of the status register: the function's level, whatever the command says (PCI 3.0 6.2.3) */
+const STATUS_INTERRUPT = 1 << 3;
 const BAR0_BYTES = 0x10000;
 const BAR2_BYTES = 0x100000;
 const ALL_ONES = [0, 0xff, 0xffff, 0, 0xffffffff];
@@ -46,6 +50,8 @@ export class BoardSide implements HostBus {
   readonly #blocks: readonly Block[];
   /** accesses to offsets where nothing is */
   misses = 0;
+  /** the DMA engine asks for an interrupt; INTA shows it unless the command register disables it */
+  #pending = false;
 
   constructor(ctrl: Controller) {
     const { id, ranges } = PCI_CONTROLLERS[0]!;
@@ -56,6 +62,7 @@ export class BoardSide implements HostBus {
     c.setUint32(8, 0xff000000, true); // class: unassigned
     c.setUint16(0x2c, vendor!, true);
     c.setUint16(0x2e, device!, true);
+    c.setUint8(PCI_INTERRUPT_PIN, 1);
     const io = { dbi: ctrl.dbi, dbi2: ctrl.dbi2, dma: ctrl.dma, atu: ctrl.atu, addr_space: ctrl.window };
     this.#blocks = (Object.keys(io) as (keyof typeof io)[]).flatMap((name) => {
       const space = io[name];
@@ -67,17 +74,26 @@ export class BoardSide implements HostBus {
   cfgRead(off: number, size: number): number {
     if (off < 0 || off + size > CONFIG_BYTES) return ALL_ONES[size]!;
     const c = this.#config;
+    c.setUint16(PCI_STATUS, this.#pending ? STATUS_INTERRUPT : 0, true);
     return size === 4 ? c.getUint32(off, true) : size === 2 ? c.getUint16(off, true) : c.getUint8(off);
   }
 
   cfgWrite(off: number, size: number, value: number): void {
     // Command and interrupt line as they come, BARs with their size bits at zero; the rest is read only.
-    if (off >= 4 && off + size <= 6) this.#config.setUint16(4, value & 0x0406, true);
+    if (off === PCI_COMMAND && size >= 2) this.#config.setUint16(off, value & COMMAND_WRITABLE, true);
+    else if (off >= PCI_COMMAND && off < PCI_STATUS && size === 1)
+      this.#config.setUint8(off, value & (COMMAND_WRITABLE >> (8 * (off - PCI_COMMAND))));
     else if (off === 0x3c && size === 1) this.#config.setUint8(off, value);
     else if (off >= 0x10 && off < 0x28 && size === 4) {
       const bytes = this.barSize((off - 0x10) >> 2);
       this.#config.setUint32(off, bytes === 0 ? 0 : (value & ~(bytes - 1)) >>> 0, true);
     }
+  }
+
+  /** @returns the level of INTA */
+  line(pending: boolean): boolean {
+    this.#pending = pending;
+    return pending && (this.#config.getUint16(PCI_COMMAND, true) & COMMAND_INTX_DISABLE) === 0;
   }
 
   barSize(bar: number): number {
@@ -137,6 +153,7 @@ export class BoardModel {
   #boardResets = 0;
   #boardWasThere = false;
   #traffic = 0;
+  #inta = false;
   readonly #fds = new Int32Array(4);
   readonly #fdsPtr = ptrOf(this.#fds);
 
@@ -174,7 +191,13 @@ export class BoardModel {
   /** Some turns, then a sleep of at most a millisecond when nothing happened in them. */
   slice(): void {
     const { endpoint, board, host } = this;
-    for (let t = 0; t < SLICE_TURNS; t++) endpoint.turn();
+    for (let t = 0; t < SLICE_TURNS; t++) {
+      endpoint.turn();
+      const inta = this.side.line(endpoint.edma.irq);
+      if (inta === this.#inta) continue;
+      this.#inta = inta;
+      board.irq.intx(inta);
+    }
     const there = board.connected;
     if (board.resets !== this.#boardResets || (this.#boardWasThere && !there)) {
       // The SoC was reset or is off: the controller begins anew, and DMA finds no memory to go to.
@@ -203,6 +226,7 @@ export class BoardModel {
       host_accesses: this.host.reads + this.host.writes,
       host_attaches: this.host.attaches,
       board_attaches: this.board.attaches,
+      board_interrupts: this.board.irq.intxFired,
     };
   }
 
