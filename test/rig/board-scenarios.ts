@@ -5,7 +5,7 @@
  */
 import { RigError } from "./apt.ts";
 import { BOARD_IP, BOARD_NETDEV, type PairOptions } from "./board-pair.ts";
-import { boardOf, checkedTcp, hostOf, idle, ping, udp, withPair } from "./board-steps.ts";
+import { boardOf, checkedTcp, hostOf, idle, interrupt, ping, udp, withPair } from "./board-steps.ts";
 import type { Findings } from "./checks.ts";
 
 /** Ping, TCP and UDP both ways, offloads, no byte copied, a clean stop. */
@@ -36,6 +36,7 @@ export const boardTraffic = (o: PairOptions, mib = 8): Promise<Findings> =>
     );
     await idle(p, found);
     await p.board.must(`sh /etc/init.d/S45epnic stop && [ ! -e /sys/class/net/${BOARD_NETDEV} ]`, 60_000);
+    found.notes.push(`interrupt of the controller, read from /dev/uio0 on the board: ${await interrupt(p)}`);
   });
 
 const RXE = (netdev: string): string =>

@@ -2,10 +2,14 @@
  * Steps that the scenarios with a board and a host as two machines (board-pair.ts) are made of. Each throws a RigError when
  * something is not as it must be.
  */
+import { PCI_CONTROLLERS } from "../../src/hw/boards.ts";
+import { EDMA } from "../../src/hw/edma.regs.ts";
 import { RigError } from "./apt.ts";
 import { BOARD_IP, BoardPair, HOST_IP, type PairOptions, waitFor } from "./board-pair.ts";
 import { emptyFindings, type Findings } from "./checks.ts";
 import type { Guest } from "./guest.ts";
+
+const EDMA_AT = PCI_CONTROLLERS[0]!.ranges.dma!.offset;
 
 export interface Side {
   readonly guest: Guest;
@@ -110,4 +114,22 @@ export async function idle(p: BoardPair, found: Findings, seconds = 10): Promise
   }
   found.figures.ping_after_idle_ms = first.map((t) => t.toFixed(1)).join(", ");
   found.figures.ping_busy_ms = `${steady.min} to ${steady.max}, mean ${steady.avg}`;
+}
+
+/**
+ * The controller's interrupt on the board: the DMA engine's line is asserted (dw-hardware.md 6: a write to an interrupt status
+ * register), and a process that waits on /dev/uio0 gets it. epnic polls and leaves every cause masked.
+ */
+export async function interrupt(p: BoardPair): Promise<string> {
+  const dma = `$((base + ${EDMA_AT}`;
+  return p.board.must(
+    `base=$(sed -n '1s/ .*//p' /sys/bus/pci/devices/${p.device}/resource)
+     rm -f /tmp/uio; (dd if=/dev/uio0 of=/tmp/uio bs=4 count=1 2> /dev/null &) ; sleep 1
+     [ -s /tmp/uio ] && { echo 'an interrupt that nobody raised'; exit 1; }
+     devmem ${dma} + ${EDMA.RD_INT_STATUS})) 32 1
+     ${waitFor("[ -s /tmp/uio ]", 20)}
+     devmem ${dma} + ${EDMA.WR_INT_CLEAR})) 32 0; devmem ${dma} + ${EDMA.RD_INT_CLEAR})) 32 0
+     grep uio /proc/interrupts | tr -s ' '`,
+    60_000,
+  );
 }

@@ -16,7 +16,7 @@ import type { Controller } from "../controller.ts";
 import { Fault } from "../fault.ts";
 import { libc, POLLIN, ptrOf } from "../libc.ts";
 import type { Mmio } from "../mmio.ts";
-import { COMMAND_INTX_DISABLE, PCI_COMMAND, PCI_INTERRUPT_PIN, PCI_STATUS } from "../pci.layout.ts";
+import { COMMAND_INTX_DISABLE, COMMAND_MEMORY, PCI_COMMAND, PCI_INTERRUPT_PIN, PCI_STATUS } from "../pci.layout.ts";
 import { EndpointModel } from "./endpoint.ts";
 import type { HostBus } from "./host-side.ts";
 import { MODEL_CORES } from "./open-model.ts";
@@ -50,6 +50,8 @@ export class BoardSide implements HostBus {
   readonly #blocks: readonly Block[];
   /** accesses to offsets where nothing is */
   misses = 0;
+  /** memory decoding was switched on: the board's software has the controller, and the link trains */
+  onEnable: () => void = () => {};
   /** the DMA engine asks for an interrupt; INTA shows it unless the command register disables it */
   #pending = false;
 
@@ -80,8 +82,11 @@ export class BoardSide implements HostBus {
 
   cfgWrite(off: number, size: number, value: number): void {
     // Command and interrupt line as they come, BARs with their size bits at zero; the rest is read only.
-    if (off === PCI_COMMAND && size >= 2) this.#config.setUint16(off, value & COMMAND_WRITABLE, true);
-    else if (off >= PCI_COMMAND && off < PCI_STATUS && size === 1)
+    if (off === PCI_COMMAND && size >= 2) {
+      this.#config.setUint16(off, value & COMMAND_WRITABLE, true);
+      if ((value & COMMAND_MEMORY) !== 0) this.onEnable();
+    }
+    if (off >= PCI_COMMAND && off < PCI_STATUS && size === 1)
       this.#config.setUint8(off, value & (COMMAND_WRITABLE >> (8 * (off - PCI_COMMAND))));
     else if (off === 0x3c && size === 1) this.#config.setUint8(off, value);
     else if (off >= 0x10 && off < 0x28 && size === 4) {
@@ -183,6 +188,8 @@ export class BoardModel {
     });
     this.host.attach(endpoint);
     endpoint.attach(this.host);
+    endpoint.setLink(false);
+    this.side.onEnable = () => endpoint.setLink(true);
     endpoint.addStepper(this.board);
     endpoint.addStepper(this.host);
     this.#fds.set([this.board.waitFd, POLLIN, this.host.waitFd, POLLIN]);
@@ -200,8 +207,9 @@ export class BoardModel {
     }
     const there = board.connected;
     if (board.resets !== this.#boardResets || (this.#boardWasThere && !there)) {
-      // The SoC was reset or is off: the controller begins anew, and DMA finds no memory to go to.
+      // The SoC was reset or is off: no link, the controller begins anew, and DMA finds no memory to go to.
       this.#boardResets = board.resets;
+      endpoint.setLink(false);
       endpoint.powerOnReset();
     }
     this.#boardWasThere = there;

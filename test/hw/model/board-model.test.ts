@@ -26,6 +26,7 @@ import { COMMAND_INTX_DISABLE } from "../../../src/hw/pci.layout.ts";
 import { VfioUserClient } from "../../support/vfio-user-client.ts";
 
 const CONFIG = 7;
+const RESET = 13;
 const MIB = 1 << 20;
 const BOARD_AT = 0x10_0000;
 const HOST_AT = 0x20_0000;
@@ -107,6 +108,7 @@ test("the end of a DMA transfer raises INTA until it is acknowledged", () => {
   );
   // a host finds only what has a BAR
   setBar(model.endpoint.controller(), 0, 0x10000);
+  board.write(CONFIG, 4, 2, 6);
   host.version();
   host.map(HOST_AT, MIB, hostRam.fd);
   host.write(CONFIG, 4, 2, 6);
@@ -150,4 +152,25 @@ test("the emulated interrupt is a doorbell; a masked one is silent", () => {
   dma.st32(EDMA.RD_INT_CLEAR, 0);
   unmask();
   expect(fired()).toBe(0);
+});
+
+test("the host sees no link while the board's software has not switched the controller on, and after the board's reset", () => {
+  const { dir, board, pump, model } = setUp();
+  const host = new VfioUserClient(join(dir, "h.sock"), pump);
+  undo.push(() => host.close());
+  setBar(model.endpoint.controller(), 0, 0x10000);
+  host.version();
+  expect(host.read(CONFIG, 0, 4)).toBe(0xffffffff);
+  board.write(CONFIG, 4, 2, 6);
+  const id = host.read(CONFIG, 0, 4);
+  expect(id).not.toBe(0xffffffff);
+  host.write(CONFIG, 4, 2, 6);
+  expect(host.read(CONFIG, 4, 2)).toBe(6);
+  board.ask(RESET, new Uint8Array(0));
+  for (let i = 0; i < 5; i++) pump();
+  expect(host.read(CONFIG, 0, 4)).toBe(0xffffffff);
+  board.write(CONFIG, 4, 2, 6);
+  // as after power-on: the host's settings are gone
+  expect(host.read(CONFIG, 0, 4)).toBe(id);
+  expect(host.read(CONFIG, 4, 2)).toBe(0);
 });
