@@ -7,7 +7,7 @@ import type { LocalBuffers, LocalRing } from "../hw/net-port.ts";
 import { AVAIL_F_NO_INTERRUPT, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
 import { INDIRECT, walk, walkIndirect } from "./chain.ts";
 import { OK, R_AVAIL_JUMP, R_LOCAL_ADDRESS } from "./codes.ts";
-import { type Segments, translate } from "./segments.ts";
+import { MAX_SEGMENTS, type Segments, translate } from "./segments.ts";
 
 export class BoardRing {
   readonly name: string;
@@ -31,6 +31,8 @@ export class BoardRing {
   hi = 0;
   len = 0;
   off = 0;
+  /** buffers that gather() found */
+  gathered = 0;
   // base and bus address of the buffers as int32 words, for single()
   private desc: Int32Array;
   private u8: Uint8Array;
@@ -158,6 +160,43 @@ export class BoardRing {
       return rc;
     }
     return flat ? this.translateFlat(from, out) : translate(raw, 0, this.buffers, out);
+  }
+
+  /**
+   * Append receive buffers behind `next` to `out`, which is empty, until they hold `bytes` or there are `most`; `gathered`
+   * tells how many they are, lens[] what each holds. Nothing is consumed. @returns 0 or a negative code with out.a, out.b
+   */
+  gather(bytes: number, most: number, out: Segments, lens: Int32Array): number {
+    const { lo, hi, len, off } = out;
+    let rc: number = OK;
+    let have = 0;
+    let count = 0;
+    let k = 0;
+    while (have < bytes && k < most) {
+      const head = this.peek(k);
+      if (count < MAX_SEGMENTS && this.single(head)) {
+        lo[count] = this.lo;
+        hi[count] = this.hi;
+        off[count] = this.off;
+        len[count] = this.len;
+        lens[k] = this.len;
+        have += this.len;
+        count++;
+      } else {
+        out.count = count;
+        out.total = have;
+        rc = this.segments(head, out);
+        if (rc < 0) break;
+        lens[k] = out.total - have;
+        count = out.count;
+        have = out.total;
+      }
+      k++;
+    }
+    out.count = count;
+    out.total = have;
+    this.gathered = k;
+    return rc;
   }
 
   private translateFlat(from: number, out: Segments): number {

@@ -13,7 +13,7 @@ import { OK, R_DESC_INDEX, R_DESC_LOOP, R_INDIRECT, R_INDIRECT_NOT_NEGOTIATED } 
 import type { Fetcher, SpareFetcher } from "./fetch.ts";
 import { HostLooks } from "./host-looks.ts";
 import type { RingAddresses } from "./host-used.ts";
-import type { Segments } from "./segments.ts";
+import { MAX_SEGMENTS, type Segments } from "./segments.ts";
 import { TUNING, type Tuning } from "./tuning.ts";
 
 export type { RingAddresses };
@@ -43,6 +43,8 @@ export class HostRing extends HostLooks {
   lo = 0;
   hi = 0;
   len = 0;
+  /** buffers that gather() found */
+  gathered = 0;
 
   /** what the round under way goes through */
   private via: Fetcher;
@@ -381,6 +383,57 @@ export class HostRing extends HostLooks {
     }
     const bytes = out.len[out.count]!;
     return walkIndirect(this.table, head * INDIRECT_MAX * 4, bytes, INDIRECT_MAX * 16, head, this.write, out);
+  }
+
+  /**
+   * Append receive buffers behind `next` to `out`, which is empty, until they hold `bytes` or there are `most`; `gathered`
+   * tells how many they are, lens[] what each holds. Nothing is consumed. @returns 0 or a negative code with out.a, out.b
+   */
+  gather(bytes: number, most: number, out: Segments, lens: Int32Array): number {
+    const { desc, avail, mask, next, size, write } = this;
+    const { lo, hi, len } = out;
+    let rc: number = OK;
+    let have = 0;
+    let count = 0;
+    let k = 0;
+    while (have < bytes && k < most) {
+      const head = avail[2 + ((next + k) & mask)]!;
+      const w = head << 2;
+      const n = head < size ? desc[w + 2]! : 0;
+      if (n > 0 && (desc[w + 3]! & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) === write && count < MAX_SEGMENTS) {
+        lo[count] = desc[w]!;
+        hi[count] = desc[w + 1]!;
+        len[count] = n;
+        lens[k] = n;
+        have += n;
+        count++;
+      } else {
+        out.count = count;
+        out.total = have;
+        rc = this.segments(head, out);
+        if (rc < 0) break;
+        lens[k] = out.total - have;
+        count = out.count;
+        have = out.total;
+      }
+      k++;
+    }
+    out.count = count;
+    out.total = have;
+    this.gathered = k;
+    return rc;
+  }
+
+  /** Consume `k` entries and stage used elements for them, filled one after the other with `bytes` (5.1.6.4). */
+  useFilled(k: number, lens: Int32Array, bytes: number): void {
+    const { avail, mask, next } = this;
+    let left = bytes;
+    for (let i = 0; i < k; i++) {
+      const n = left < lens[i]! ? left : lens[i]!;
+      this.pushUsed(avail[2 + ((next + i) & mask)]!, n);
+      left -= n;
+    }
+    this.consume(k);
   }
 
   /** Stage used elements of length 0 for the next `k` chains behind `used`: they go back in the order they came. */

@@ -196,49 +196,25 @@ export class ToBoard {
     const total = src.total + grow;
     const least = this.hdrLen + ETH_MIN;
     if (src.total < least) return this.fault("hq.tx", R_FRAME_SHORT, src.total, least);
-    const { lo, hi, len, off } = dst;
-    let have = 0;
-    let count = 0;
+    const limit = this.mergeable ? MAX_BUFFERS : 1;
     let k = 0;
-    dst.clear();
     for (;;) {
-      let most = this.mergeable ? MAX_BUFFERS : 1;
-      if (this.ready < most) most = this.ready;
-      while (have < total && k < most) {
-        const buffer = eq.peek(k);
-        if (eq.single(buffer) && count < MAX_SEGMENTS) {
-          lo[count] = eq.lo;
-          hi[count] = eq.hi;
-          off[count] = eq.off;
-          len[count] = lens[k] = eq.len;
-          have += eq.len;
-          count++;
-        } else {
-          dst.count = count;
-          dst.total = have;
-          rc = eq.segments(buffer, dst);
-          if (rc < 0) break;
-          lens[k] = dst.total - have;
-          count = dst.count;
-          have = dst.total;
-        }
-        if (k === 0 && have < this.eqHdrLen) return this.fault("eq.rx", R_BUFFER_SMALL, have, this.eqHdrLen);
-        k++;
-      }
-      if (rc < 0 || have >= total || k < this.ready || k === MAX_BUFFERS || (k === 1 && !this.mergeable)) break;
+      dst.clear();
+      rc = eq.gather(total, this.ready < limit ? this.ready : limit, dst, lens);
+      k = eq.gathered;
+      if (rc < 0 || dst.total >= total || k < this.ready || k === limit) break;
       // Perhaps the board's driver has added buffers since we looked.
       const fresh = eq.look();
       if (fresh < 0) return this.fault("eq.rx", fresh, eq.a, eq.b);
       if (fresh <= this.ready) break;
       this.ready = fresh;
     }
-    dst.count = count;
-    dst.total = have;
+    if (k > 0 && lens[0]! < this.eqHdrLen) return this.fault("eq.rx", R_BUFFER_SMALL, lens[0]!, this.eqHdrLen);
     let never = src.count + dst.count + 1 >= MAX_SEGMENTS;
     if (rc === R_CHAIN_TOO_LONG && k > 0) never = true;
     else if (rc < 0) return this.fault("eq.rx", rc, dst.a, dst.b);
-    if (never || have < total) {
-      if (never || (!this.mergeable && k === 1) || k === MAX_BUFFERS || k === eq.size) {
+    if (never || dst.total < total) {
+      if (never || k === limit || k === eq.size) {
         // Larger than can ever be taken: a record without data, so that completions stay in order.
         if (this.full()) return 0;
         this.dropped++;

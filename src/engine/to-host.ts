@@ -247,43 +247,18 @@ export class ToHost {
     const total = src.total + this.grow;
     const least = this.hdrLen + ETH_MIN;
     if (total < least) return this.fault("eq.tx", R_FRAME_SHORT, total, least);
-    // Receive buffers until the frame fits.
-    const { lo, hi, len } = dst;
     const ready = hq.available();
-    let most = this.mergeable ? MAX_BUFFERS : 1;
-    if (ready < most) most = ready;
-    let have = 0;
-    let count = 0;
-    let k = 0;
+    const limit = this.mergeable ? MAX_BUFFERS : 1;
     dst.clear();
-    while (have < total && k < most) {
-      const buffer = hq.peek(k);
-      if (hq.single(buffer) && count < MAX_SEGMENTS) {
-        lo[count] = hq.lo;
-        hi[count] = hq.hi;
-        len[count] = lens[k] = hq.len;
-        have += hq.len;
-        count++;
-      } else {
-        dst.count = count;
-        dst.total = have;
-        rc = hq.segments(buffer, dst);
-        if (rc < 0) break;
-        lens[k] = dst.total - have;
-        count = dst.count;
-        have = dst.total;
-      }
-      if (k === 0 && have < this.hdrLen) return this.fault("hq.rx", R_BUFFER_SMALL, have, this.hdrLen);
-      k++;
-    }
-    dst.count = count;
-    dst.total = have;
+    rc = hq.gather(total, ready < limit ? ready : limit, dst, lens);
+    const k = hq.gathered;
+    if (k > 0 && lens[0]! < this.hdrLen) return this.fault("hq.rx", R_BUFFER_SMALL, lens[0]!, this.hdrLen);
     // More pieces than are handled would never go, and block what is behind them.
     let never = src.count + dst.count >= MAX_SEGMENTS;
     if (rc === R_CHAIN_TOO_LONG && k > 0) never = true;
     else if (rc < 0) return this.fault("hq.rx", rc, dst.a, dst.b);
-    if (never || have < total) {
-      if (never || (!this.mergeable && k === 1) || k === MAX_BUFFERS || k === hq.size) {
+    if (never || dst.total < total) {
+      if (never || k === limit || k === hq.size) {
         this.dropped++;
         this.take();
         return 1;
@@ -294,13 +269,7 @@ export class ToHost {
     if (ch.room() < src.count + dst.count + 2 + HostRing.PUBLISH_ELEMENTS + 1) return 0;
     this.header(src, k);
     emit(ch, src, dst, total);
-    let left = total;
-    for (let i = 0; i < k; i++) {
-      const n = left < lens[i]! ? left : lens[i]!;
-      hq.pushUsed(hq.peek(i), n);
-      left -= n;
-    }
-    hq.consume(k);
+    hq.useFilled(k, lens, total);
     this.take();
     this.burstBytes += total;
     this.frames++;

@@ -38,7 +38,7 @@ export const TUNING: Tuning = {
   coalesce: 64,
   pollAhead: true,
   guess: true,
-  tendTurns: 4,
+  tendTurns: 8,
   prefetch: true,
   lazyTurns: 8,
 };
