@@ -16,6 +16,7 @@ import { createFunction, type FrozenLife, type HostFunction } from "./function/f
 import { HeaderCheck } from "./header-check.ts";
 import { Interrupts } from "./interrupts.ts";
 import type { EngineLog } from "./log.ts";
+import { RingCheck } from "./ring-check.ts";
 import { Service } from "./service.ts";
 import type { DirectionLimits } from "./to-host.ts";
 
@@ -92,7 +93,8 @@ export function assemble(ctrl: Controller, port: NetPort, log: EngineLog, o: Ass
       : new Interrupts(ctrl.memory, table, intx, 2, INTX_HOLD_NS);
     const dp = new DataPath(ctrl, port, channels, fetcher, irq, o.queueSize, LIMITS);
     dp.header = new HeaderCheck(ctrl.memory, macBytes(o.mac));
-    const service = new Service(ctrl, fn, port, dp, log, { mtu: o.mtu, idleTurns: IDLE_TURNS });
+    const rings = new RingCheck(ctrl, ctrl.memory, fetcher, channels.fetch);
+    const service = new Service(ctrl, fn, port, dp, log, { mtu: o.mtu, idleTurns: IDLE_TURNS }, rings);
     const doze = new Doze(fn, dp, channels.write);
     return { edma, channels, fetcher, fn, irq, dp, doze, service };
   } catch (e) {

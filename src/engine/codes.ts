@@ -2,6 +2,9 @@
  * What can be wrong with a ring or a chain, as negative status codes for the service loop, and their text for people.
  * A code travels with two numbers (`a`, `b` of the place that found it) so that the message can name both values.
  */
+import { hex64 } from "./function/capture.ts";
+import { NOT_THE_HOSTS, REBIND } from "./function/parts.ts";
+
 export const OK = 0;
 /** the avail index moved further than the queue is long: a = how far it is ahead of the used index, b = queue size */
 export const R_AVAIL_JUMP = -10;
@@ -29,6 +32,8 @@ export const R_BUFFER_SMALL = -20;
 export const R_HEADER_LENGTH = -21;
 /** flags and avail index read as ones in every bit: nobody answers at that address. a = flags, b = index */
 export const R_ALL_ONES = -22;
+/** the host sends, and no receive buffer was ever seen: a, b = address of the available ring, low and high word */
+export const R_NEVER_FILLED = -23;
 /** the DMA channel halted: a = error status, b = channel (write 0.., read 8..) */
 export const R_DMA_ABORT = -30;
 /** the DMA channel does not come to rest: a = channel, b = outstanding elements */
@@ -63,6 +68,8 @@ export function describe(code: number, queue: string, a: number, b: number): str
       return `${queue}: a receive buffer of ${a} bytes is smaller than the header (${b})`;
     case R_ALL_ONES:
       return `${queue}: the available ring reads as ones in every bit (flags ${hex(a)}, index ${hex(b)}): the host does not let us read its memory`;
+    case R_NEVER_FILLED:
+      return `${queue}: the host sends, but the available ring at ${hex64(a, b)} never had a buffer: ${NOT_THE_HOSTS}; ${REBIND}`;
     case R_HEADER_LENGTH:
       return `${queue}: a net header of ${a} bytes was expected, the host's frames have one of ${b}`;
     case R_DMA_ABORT:
@@ -72,4 +79,13 @@ export function describe(code: number, queue: string, a: number, b: number): str
     default:
       return `${queue}: code ${code} (${a}, ${b})`;
   }
+}
+
+/** Before the first frame of a life an address that an IOMMU blocks reads as an abort, or as ones in every bit. */
+export function blockedHint(code: number): string {
+  if (code !== R_DMA_ABORT && code !== R_ALL_ONES) return "";
+  return (
+    "; not one frame was moved: an IOMMU of the host probably blocks this device because ACCESS_PLATFORM was not negotiated" +
+    " (boot the host with iommu=pt or intel_iommu=off, or use the modern personality)"
+  );
 }

@@ -7,12 +7,13 @@ import type { Controller } from "../hw/controller.ts";
 import { capReadRequest, command, linkUp } from "../hw/dbi.ts";
 import type { NetPort } from "../hw/net-port.ts";
 import { COMMAND_MASTER } from "../hw/pci.layout.ts";
-import { describe, R_ALL_ONES, R_DMA_ABORT, R_HEADER_LENGTH } from "./codes.ts";
+import { blockedHint, describe, R_DMA_ABORT, R_HEADER_LENGTH } from "./codes.ts";
 import type { DataPath } from "./datapath.ts";
 import { FN_DOWN, FN_NONE, FN_REFUSED, FN_UP, type HostFunction } from "./function/function.ts";
-import { HOST_GONE, HOST_NO_MASTER, HOST_STUCK, HostWatch } from "./host-watch.ts";
+import { HOST_GONE, HOST_NO_BUFFERS, HOST_NO_MASTER, HOST_STUCK, HostWatch } from "./host-watch.ts";
 import { featureText, lifeOptions, portFeatures, queueText } from "./life.ts";
 import type { EngineLog } from "./log.ts";
+import type { RingCheck } from "./ring-check.ts";
 
 /** Why slice() came back. */
 export const SLICE_OVER = 0;
@@ -75,6 +76,7 @@ export class Service {
     private readonly dp: DataPath,
     private readonly log: EngineLog,
     private readonly options: ServiceOptions,
+    private readonly rings: RingCheck | null = null,
   ) {
     this.watch = new HostWatch(ctrl, fn, dp);
   }
@@ -164,7 +166,7 @@ export class Service {
     } else if (this.link === "no-bus-master") this.tryStart();
   }
 
-  private up(): void {
+  private up(fresh = true): void {
     if (this.paused) {
       this.resume();
       return;
@@ -172,13 +174,13 @@ export class Service {
     this.negotiations++;
     this.link = "no-bus-master";
     this.upSinceMs = Date.now();
-    this.tryStart();
+    this.tryStart(fresh);
   }
 
   /** The function went on with a life of an earlier process (adopt.ts), whose rings stand at these used indices. */
   adopt(rxUsed: number, txUsed: number): void {
     const { dp, fn } = this;
-    this.up();
+    this.up(false);
     if (!this.live) return;
     dp.hqRx.resume(rxUsed);
     dp.hqTx.resume(txUsed);
@@ -186,8 +188,8 @@ export class Service {
     for (const q of fn.queues) dp.configInterrupt(q.vector);
   }
 
-  /** Start the data path once the host lets us master the bus (PCI 6.2.2; Linux does so before it binds the driver). */
-  private tryStart(): void {
+  /** Start the data path once the host lets us master the bus (PCI 6.2.2; Linux does so before it binds). `fresh`: new rings. */
+  private tryStart(fresh = true): void {
     const { fn, port, dp } = this;
     if (!fn.live) return;
     if ((command(this.ctrl) & COMMAND_MASTER) === 0) {
@@ -200,6 +202,12 @@ export class Service {
     }
     // The host sets the field whenever it enumerates, so once at start-up would not do.
     if (this.ctrl.core.maxReadRequest !== undefined) capReadRequest(this.ctrl, this.ctrl.core.maxReadRequest);
+    const why = fresh && this.rings !== null ? this.rings.fault(fn.queues) : "";
+    if (why !== "") {
+      fn.setLink(false);
+      this.refused(why);
+      return;
+    }
     port.start(portFeatures(fn, this.options.mtu));
     dp.attach(lifeOptions(fn, port));
     this.live = true;
@@ -234,9 +242,9 @@ export class Service {
       );
       return;
     }
-    if (this.found === HOST_STUCK) {
+    if (this.found === HOST_STUCK || this.found === HOST_NO_BUFFERS) {
       this.watch.still = 0;
-      this.code = dp.stalled();
+      this.code = this.found === HOST_STUCK ? dp.stalled() : this.watch.neverFilled();
       this.fault();
       return;
     }
@@ -327,27 +335,21 @@ export class Service {
     if (was !== "waiting") this.log.info("the host reset the function; waiting for its driver");
   }
 
-  private refused(): void {
+  private refused(text = this.fn.lastRefusal): void {
     this.refusals++;
     this.stopData();
     this.link = "refused";
-    this.diagnosis = this.fn.lastRefusal;
+    this.diagnosis = text;
     this.needsReset();
-    this.log.error(`negotiation refused: ${this.fn.lastRefusal}`);
+    this.log.error(`negotiation refused: ${text}`);
   }
 
   /** A rule was broken or DMA failed: stop this pair of queues, say it once, show both links down, wait for a reset. */
   private fault(): void {
     const { dp } = this;
     this.faults++;
-    let text = describe(this.code, dp.culprit, dp.a, dp.b);
     const first = dp.toHost.frames + dp.toBoard.frames === this.framesAtUp;
-    // An address that an IOMMU blocks reads as an abort, or as ones in every bit.
-    if (first && (this.code === R_DMA_ABORT || this.code === R_ALL_ONES)) {
-      text +=
-        "; not one frame was moved: an IOMMU of the host probably blocks this device because ACCESS_PLATFORM was not negotiated" +
-        " (boot the host with iommu=pt or intel_iommu=off, or use the modern personality)";
-    }
+    const text = describe(this.code, dp.culprit, dp.a, dp.b) + (first ? blockedHint(this.code) : "");
     this.halt(text);
   }
 

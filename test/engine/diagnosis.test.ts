@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import type { HostFunction } from "../../src/engine/function/function.ts";
 import { judgeHeader } from "../../src/engine/header-check.ts";
-import { fill } from "../../src/hw/mem.ts";
+import { fill, ld16, st16 } from "../../src/hw/mem.ts";
 import { EngineRig } from "../support/engine-rig.ts";
 
 /** The function infers a header of `bytes` wrongly in its next life. */
@@ -18,6 +18,100 @@ function misjudge(fn: HostFunction, bytes: number): void {
     return event;
   };
 }
+
+/** In its next life the function believes that queue `k` is at `bus`. */
+function misplace(fn: HostFunction, k: number, bus: number): void {
+  const poll = fn.poll.bind(fn);
+  let done = false;
+  fn.poll = () => {
+    const event = poll();
+    if (fn.live && !done) {
+      done = true;
+      const q = fn.queues[k]!;
+      q.descLo = bus;
+      q.availLo = bus + 16 * q.size;
+      q.usedLo = (q.availLo + 6 + 2 * q.size + 63) & ~63;
+    }
+    return event;
+  };
+}
+
+describe("a queue that was missed", () => {
+  /** all of the host's set-up falls between two polls */
+  const FAST = { readDelayTurns: 0, writeDelayTurns: 0, softwareDelayTurns: 0, sleepTurns: 1, accessesPerTurn: 1000 };
+  for (const core of ["modern-msix", "modern-intx", "legacy-msix", "legacy-intx"] as const) {
+    test(`${core}: a host that is too fast is refused or fails, said at once, served when it is slower`, () => {
+      const rig = new EngineRig({ core, host: { pace: FAST } });
+      const { service } = rig.engine;
+      rig.until("said", () => service.diagnosis !== "", 5000);
+      expect(service.link).toBe("refused");
+      expect(service.diagnosis).toMatch(
+        core.startsWith("modern")
+          ? /queue 0 \(receive\) was never seen being set up; rebind the driver on the host/
+          : /gave up its set-up \(status FAILED\).*give the service loop a core of its own/,
+      );
+      expect(rig.log.some((l) => l.includes(service.diagnosis))).toBe(true);
+      expect(rig.endpoint.violationCount).toBe(0);
+      Object.assign(rig.host.pace, {
+        readDelayTurns: 3,
+        writeDelayTurns: 2,
+        softwareDelayTurns: 5,
+        accessesPerTurn: 1,
+      });
+      rig.until("settled", () => !rig.host.busy);
+      rig.host.rebind();
+      rig.up();
+      rig.exchange(20);
+      expect(service.diagnosis).toBe("");
+      rig.close();
+    });
+  }
+
+  test("the receive queue's place is another's that was used: refused before anything is written there", () => {
+    const rig = new EngineRig({ core: "modern-msix" });
+    const block = rig.host.hostMemory.allocRing(16384)!;
+    const used = (block.bus + 16 * 256 + 6 + 512 + 63) & ~63;
+    st16(block.ptr + (used - block.bus) + 2, 17);
+    rig.host.hostMemory.grants?.grant(block.bus, 16384, 1);
+    misplace(rig.engine.fn, 0, block.bus);
+    const { service } = rig.engine;
+    rig.until("refused", () => service.link === "refused");
+    expect(service.diagnosis).toMatch(
+      /queue 0 \(receive\): the used ring at 0x[0-9a-f]+ has flags 0 and index 17.*rebind/,
+    );
+    expect(ld16(block.ptr + (used - block.bus))).toBe(0);
+    expect(rig.endpoint.violationCount).toBe(0);
+    rig.until("bound", () => rig.host.state === "bound" && !rig.host.busy);
+    rig.host.rebind();
+    rig.up();
+    rig.exchange(20);
+    rig.close();
+  });
+
+  test("the receive queue's place is zeroed memory of nobody: said when the host sends and fills no buffer there", () => {
+    const rig = new EngineRig({ core: "modern-msix", model: { strict: false }, host: { strict: false } });
+    const block = rig.host.hostMemory.allocRing(16384)!;
+    misplace(rig.engine.fn, 0, block.bus);
+    rig.up();
+    const { service } = rig.engine;
+    const frame = rig.toBoard.make(60);
+    const whole = new Uint8Array(24 + frame.length);
+    whole.set(frame, 24);
+    rig.end.send(whole);
+    const start = Date.now();
+    rig.until("stopped", () => service.link === "stopped", 500_000_000);
+    expect(Date.now() - start).toBeGreaterThan(1500);
+    expect(service.diagnosis).toMatch(
+      /hq\.rx: the host sends, but the available ring at 0x[0-9a-f]+ never had a buffer.*rebind/,
+    );
+    rig.until("the host sees it", () => !rig.end.linkUp);
+    rig.host.rebind();
+    rig.until("left the old life", () => service.link !== "stopped");
+    rig.up();
+    rig.exchange(20);
+    rig.close();
+  }, 20_000);
+});
 
 describe("wrong header length", () => {
   for (const [kernel, right, wrong] of [

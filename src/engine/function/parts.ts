@@ -55,5 +55,6 @@ export const ISR_CONFIG = 2;
 /** what to do about a capture that was not believed, and about a driver that did not get so far */
 export const REBIND =
   "rebind the driver on the host (unbind and bind, or remove the device and rescan); give the service loop a core of its own if this repeats";
+export const NOT_THE_HOSTS = "it was seen too late or not at all while the host's driver set it up";
 export const GAVE_UP =
   "the host's driver gave up its set-up (status FAILED), its kernel log says why; bind it again. If it says -2 or -22, a queue was seen too late: give the service loop a core of its own";
