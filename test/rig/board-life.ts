@@ -9,7 +9,7 @@ import type { Findings } from "./checks.ts";
 
 /** bytes that must have moved in a direction before and after the kill */
 const SOME = 128 << 10;
-const MIB = 3;
+const MIB = 2;
 
 const netdevs = async (p: BoardPair): Promise<string> =>
   `${await p.board.must(`cat /sys/class/net/${BOARD_NETDEV}/ifindex`)} ${await p.host.must("cat /sys/class/net/$(cat /tmp/netdev)/ifindex")}`;

@@ -6,10 +6,10 @@
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
-import { RigError } from "./apt.ts";
+import { RigError, run } from "./apt.ts";
 import { AMD64, type Arch } from "./arch.ts";
 import { fetchArm64 } from "./arm64-packages.ts";
-import { boardBinary, boardImage } from "./board-image.ts";
+import { type BoardFiles, boardBinary, boardImage } from "./board-image.ts";
 import { logDir, repoDir } from "./cache.ts";
 import { Guest, NET_MODULES } from "./guest.ts";
 import { fetchAll, type KernelName } from "./packages.ts";
@@ -39,6 +39,11 @@ export interface PairOptions {
   readonly config?: string;
   /** the host gets the tools too (ip, rdma, rping) */
   readonly hostTools?: boolean;
+  /** further archives and files of the board's initramfs */
+  readonly archives?: readonly string[];
+  readonly files?: BoardFiles;
+  /** starts epnic once it is installed and configured; default the init script */
+  readonly service?: (p: BoardPair) => Promise<void>;
   /** the host may reset itself */
   readonly hostReboots?: boolean;
 }
@@ -53,6 +58,11 @@ name = "${BOARD_NETDEV}"
 /** ok when it exits 0 within the time; slow machines get time, not luck */
 export const waitFor = (condition: string, seconds: number): string =>
   `e=$(($(cut -d. -f1 /proc/uptime) + ${seconds})); until ${condition}; do [ $(cut -d. -f1 /proc/uptime) -gt $e ] && { echo 'not within ${seconds} s: ${condition.replaceAll("'", '"')}'; exit 1; }; sleep 0.2; done`;
+
+async function initScript({ board }: BoardPair): Promise<void> {
+  await board.must("sh /etc/init.d/S45epnic start", 180_000);
+  await board.must(waitFor("grep -q 'function is visible' /var/log/epnic.log", 120), 180_000);
+}
 
 export class BoardPair {
   readonly dir: string;
@@ -88,9 +98,11 @@ export class BoardPair {
     const files = {
       "usr/bin/epnic": { copy: await boardBinary(arch) },
       "etc/init.d/S45epnic": { copy: join(repoDir, "fixtures/init/epnic.busybox") },
+      ...o.files,
     };
     const boardRelease = foreign ? await fetchArm64(o.boardKernel, say) : releases[o.boardKernel]!;
     const initrd = await boardImage(o.boardKernel, boardRelease, files, join(this.dir, "board.cpio"), say, arch);
+    for (const a of o.archives ?? []) await run(["sh", "-c", `cat '${a}' >> '${initrd}'`]);
     this.board = new Guest({
       kernel: o.boardKernel,
       arch,
@@ -153,8 +165,7 @@ export class BoardPair {
     ).trim();
     const text = CONFIG(this.device, this.#o.config ?? "");
     await board.must(`cat > /etc/epnic/epnic.toml <<'EOT'\n${text}EOT`);
-    await board.must("sh /etc/init.d/S45epnic start", 180_000);
-    await board.must(waitFor("grep -q 'function is visible' /var/log/epnic.log", 120), 180_000);
+    await (this.#o.service ?? initScript)(this);
   }
 
   /** Addresses on both sides; waits for the netdevs and the first answered ping. */

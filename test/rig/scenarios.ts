@@ -6,10 +6,13 @@ import { ARM64 } from "./arch.ts";
 import { boardCrash, boardReboot } from "./board-life.ts";
 import type { PairOptions } from "./board-pair.ts";
 import { boardRoce, boardTraffic } from "./board-scenarios.ts";
+import { boardSystemd } from "./board-systemd.ts";
 import { boardVduse } from "./board-vduse.ts";
 import type { Findings } from "./checks.ts";
+import { EDDA_SCENARIOS } from "./edda.ts";
 import { HOST_SCENARIOS } from "./host-scenarios.ts";
 import { LIFE_SCENARIOS } from "./life-scenarios.ts";
+import { LIVE_SCENARIOS } from "./live.ts";
 import { PLAIN_SCENARIOS } from "./plain.ts";
 import type { Combination, Scenario } from "./scenario.ts";
 
@@ -26,6 +29,8 @@ export const SCENARIOS: readonly Scenario[] = [
   ...HOST_SCENARIOS,
   ...LIFE_SCENARIOS,
   ...PLAIN_SCENARIOS,
+  ...EDDA_SCENARIOS,
+  ...LIVE_SCENARIOS,
   board("board-vduse", "one machine: model and VDUSE, checked TCP both ways, epnic killed 5 times", (c) =>
     boardVduse(c.kernel),
   ),
@@ -40,6 +45,11 @@ export const SCENARIOS: readonly Scenario[] = [
   ),
   board("board-reboot", "two machines: the host reboots while the board runs, the board while the host runs", (c) =>
     boardReboot(pairOf("board-reboot", c)),
+  ),
+  board(
+    "board-systemd",
+    "two machines: the board's epnic as a unit of systemd: ready, restart, SIGKILL, no JIT, stop",
+    (c) => boardSystemd(pairOf("board-systemd", c)),
   ),
   board("board-roce", "two machines: RoCE of both kernels over the card, rping with checked data", (c) =>
     boardRoce(pairOf("board-roce", c)),
