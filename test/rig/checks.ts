@@ -155,6 +155,25 @@ export async function tcp(c: Context, seconds = 3): Promise<void> {
   }
 }
 
+/**
+ * TCP both ways in the background, under way when this returns.
+ * @returns ends it; with `false` only the board's part, for a guest that is gone
+ */
+export async function traffic(c: Context): Promise<(guestLives?: boolean) => Promise<void>> {
+  const bytes = (): number => c.board.stat().counters.to_board_bytes;
+  const before = bytes();
+  const server = c.board.background(c.board.iperf3("-s", "-B", BOARD_IP));
+  // again and again: the server may not listen yet
+  await c.guest.must(
+    `(while :; do iperf3 -c ${BOARD_IP} -t 600 --bidir; sleep 0.2; done) > /dev/null 2>&1 & echo $! > /tmp/traffic`,
+  );
+  await c.board.until(() => bytes() > before + 2 ** 20, 60_000, "TCP in the background");
+  return async (guestLives = true) => {
+    await server.end();
+    if (guestLives) await c.guest.must("kill -9 $(cat /tmp/traffic); killall -q -9 iperf3; true");
+  };
+}
+
 /** Data that repeat nowhere, both ways over TCP; SHA-256 at both ends must agree. */
 export async function checksums(c: Context, mib = 16): Promise<void> {
   const { board, guest } = c;

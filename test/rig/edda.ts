@@ -8,9 +8,11 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { RigError } from "./apt.ts";
 import { logDir, repoDir } from "./cache.ts";
+import { emptyFindings } from "./checks.ts";
 import { eddaImage } from "./edda-module.ts";
 import { Guest } from "./guest.ts";
 import { fetchAll } from "./packages.ts";
+import type { Scenario } from "./scenario.ts";
 import { dieWithRig, handleSignals, stop, undoAll, undoLater } from "./undo.ts";
 
 interface Options {
@@ -78,39 +80,59 @@ async function edda(o: Options, say: (text: string) => void): Promise<Result> {
   }
 }
 
-const { values } = parseArgs({
-  options: {
-    irq: { type: "string", default: "both" },
-    mode: { type: "string", default: "held" },
-    channels: { type: "string", default: "2" },
-    entries: { type: "string", default: "200" },
-    rounds: { type: "string", default: "5" },
-    json: { type: "boolean", default: false },
-  },
-});
-handleSignals();
-try {
-  const result = await edda(
-    {
-      irq: values.irq,
-      mode: values.mode,
-      channels: Number(values.channels),
-      entries: Number(values.entries),
-      rounds: Number(values.rounds),
-    },
-    (t) => console.error(`rig: ${t}`),
-  );
-  if (values.json) console.log(JSON.stringify(result));
-  else {
-    for (const l of result.lines) console.log(l);
-    console.log(
-      `ok   edda ${result.kernel} ${result.irq} ${result.mode}: ${result.interrupts} interrupts,`,
-      result.model,
+/** Both message kinds at once, in the mode of the combination. */
+const scenario: Scenario = {
+  name: "edda",
+  about: "Linux's own dw-edma-pcie driver, unchanged, on the eDMA model (docs/edda.md)",
+  fits: (c) => c.kernel === "6.1" && c.personality === "modern" && c.irq === "msix",
+  run: async (c) => {
+    const r = await edda({ irq: "both", mode: c.mode, channels: 2, entries: 200, rounds: 5 }, (t) =>
+      console.error(`rig: ${t}`),
     );
+    const found = emptyFindings();
+    found.notes.push(`${r.interrupts} interrupts`, JSON.stringify(r.model));
+    return found;
+  },
+};
+export const EDDA_SCENARIOS: readonly Scenario[] = [scenario];
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      irq: { type: "string", default: "both" },
+      mode: { type: "string", default: "held" },
+      channels: { type: "string", default: "2" },
+      entries: { type: "string", default: "200" },
+      rounds: { type: "string", default: "5" },
+      json: { type: "boolean", default: false },
+    },
+  });
+  handleSignals();
+  try {
+    const result = await edda(
+      {
+        irq: values.irq,
+        mode: values.mode,
+        channels: Number(values.channels),
+        entries: Number(values.entries),
+        rounds: Number(values.rounds),
+      },
+      (t) => console.error(`rig: ${t}`),
+    );
+    if (values.json) console.log(JSON.stringify(result));
+    else {
+      for (const l of result.lines) console.log(l);
+      console.log(
+        `ok   edda ${result.kernel} ${result.irq} ${result.mode}: ${result.interrupts} interrupts,`,
+        result.model,
+      );
+    }
+    process.exit(0);
+  } catch (e) {
+    await undoAll();
+    console.error(e instanceof RigError ? `rig: ${e.message}` : e);
+    process.exit(1);
   }
-  process.exit(0);
-} catch (e) {
-  await undoAll();
-  console.error(e instanceof RigError ? `rig: ${e.message}` : e);
-  process.exit(1);
 }
+
+if (import.meta.main) await main();

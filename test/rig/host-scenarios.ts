@@ -1,7 +1,7 @@
 /**
  * What a host does with the card: bind, traffic, rebinds, large frames, memory above 4 GiB, IOMMU and bounce buffers.
  */
-import { BOARD_IP, NETDEV } from "./board.ts";
+import { NETDEV } from "./board.ts";
 import * as check from "./checks.ts";
 import { failure } from "./checks.ts";
 import { account, expectFeatures, type Scenario, withGuest } from "./scenario.ts";
@@ -159,8 +159,7 @@ const ringReset: Scenario = {
       if (!bits.includes(40)) throw failure(c, `RING_RESET was not negotiated: ${bits.join(",")}`);
       await check.ping(c);
       const n = (await c.guest.must("ls /sys/bus/virtio/drivers/virtio_net/virtio*/net | head -n 1")).trim();
-      const server = c.board.background(c.board.iperf3("-s", "-B", BOARD_IP));
-      await c.guest.must(`iperf3 -c ${BOARD_IP} -t 120 --bidir > /dev/null 2>&1 & echo $! > /tmp/iperf; sleep 1`);
+      const end = await check.traffic(c);
       for (const [rx, tx] of RING_SIZES) {
         await c.guest.must(`ethtool -G ${n} rx ${rx} tx ${tx}`);
         const now = await c.guest.must(`ethtool -g ${n}`);
@@ -169,8 +168,7 @@ const ringReset: Scenario = {
           throw failure(c, `rings of ${rx} and ${tx} were asked for:\n${now}`);
         await check.ping(c, 3);
       }
-      await c.guest.must("kill -9 $(cat /tmp/iperf)");
-      await server.end();
+      await end();
       await check.checksums(c, 4);
       await check.rebind(c, 2);
       await account(c, combination, 3);
@@ -178,10 +176,10 @@ const ringReset: Scenario = {
 };
 
 export const HOST_SCENARIOS: readonly Scenario[] = [
-  ringReset,
   basic,
   rebind,
   jumbo,
+  ringReset,
   memory,
   iommu("intel"),
   iommu("swiotlb"),

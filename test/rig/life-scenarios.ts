@@ -2,7 +2,7 @@
  * What happens to a host in its life: modules unloaded, resets in the middle of transfers, reboots, and each way it can
  * stop.
  */
-import { BOARD_IP, NETDEV } from "./board.ts";
+import { NETDEV } from "./board.ts";
 import * as check from "./checks.ts";
 import { type Context, failure } from "./checks.ts";
 import { account, expectFeatures, type Scenario, withGuest } from "./scenario.ts";
@@ -57,23 +57,16 @@ async function linkDownUp(c: Context): Promise<void> {
 
 /** Unbind while TCP runs in both directions, three times; traffic flows again each time. */
 async function resetInTransfer(c: Context): Promise<void> {
-  const server = c.board.background(c.board.iperf3("-s", "-B", BOARD_IP));
-  try {
-    for (let i = 0; i < 3; i++) {
-      await c.guest.must(
-        `
-        iperf3 -c ${BOARD_IP} -t 20 --bidir > /tmp/iperf 2>&1 & p=$!
-        sleep ${1 + i * 0.3}
-        cd /sys/bus/virtio/drivers/virtio_net && v=$(ls -d virtio* | head -n 1) && echo $v > unbind
-        sleep 0.3; kill -9 $p 2>/dev/null; wait $p 2>/dev/null
-        echo $v > bind`,
-        120_000,
-      );
-      await check.bringUp(c);
-      await check.ping(c, 3);
-    }
-  } finally {
-    await server.end();
+  for (let i = 0; i < 3; i++) {
+    const end = await check.traffic(c);
+    await Bun.sleep(300 * i);
+    await c.guest.must(
+      `cd /sys/bus/virtio/drivers/virtio_net && v=$(ls -d virtio* | head -n 1) && echo $v > unbind && sleep 0.3 && echo $v > bind`,
+      120_000,
+    );
+    await end();
+    await check.bringUp(c);
+    await check.ping(c, 3);
   }
 }
 
@@ -101,13 +94,12 @@ const ends: Scenario = {
         [
           "kill",
           async () => {
-            c.guest.fire(`iperf3 -c ${BOARD_IP} -t 20 --bidir`);
-            await Bun.sleep(1500);
+            const end = await check.traffic(c);
             await c.guest.kill();
+            await end(false);
           },
         ],
       ];
-      const server = c.board.background(c.board.iperf3("-s", "-B", BOARD_IP));
       for (const [name, end] of ways) {
         await check.bringUp(c);
         await check.ping(c, 3);
@@ -117,7 +109,6 @@ const ends: Scenario = {
         c.found.notes.push(name);
         await boot();
       }
-      await server.end();
       await check.bringUp(c);
       await expectFeatures(c, combination);
       await check.ping(c, 3);
@@ -156,12 +147,10 @@ const noMaster: Scenario = {
     withGuest("no-master", combination, {}, async (c) => {
       await check.bringUp(c);
       await check.ping(c, 3);
-      const server = c.board.background(c.board.iperf3("-s", "-B", BOARD_IP));
-      await c.guest.must(`iperf3 -c ${BOARD_IP} -t 60 --bidir > /dev/null 2>&1 & echo $! > /tmp/iperf; sleep 1`);
+      const end = await check.traffic(c);
       await command(c, "off");
       await diagnosed(c, /switched Bus Master Enable off/);
-      await server.end();
-      await c.guest.must("kill -9 $(cat /tmp/iperf)");
+      await end();
       // the driver of the virtio device alone: that of the PCI device would switch it on again
       await c.guest.must(
         `cd /sys/bus/virtio/drivers/virtio_net && v=$(ls -d virtio* | head -n 1) && echo $v > unbind && echo $v > bind`,

@@ -8,23 +8,24 @@ import { parseArgs } from "node:util";
 import { RigError } from "./apt.ts";
 import { epnic } from "./board.ts";
 import { logDir } from "./cache.ts";
+import { emptyFindings } from "./checks.ts";
 import { Guest } from "./guest.ts";
 import { fetchAll, KERNELS, type KernelName } from "./packages.ts";
+import type { Scenario } from "./scenario.ts";
 import { dieWithRig, handleSignals, stop, undoAll, undoLater } from "./undo.ts";
 
-const { values: o } = parseArgs({
-  options: {
-    kernel: { type: "string", default: "6.12" },
-    personality: { type: "string", default: "modern" },
-    irq: { type: "string", default: "msix" },
-    mode: { type: "string", default: "held" },
-    seconds: { type: "string", default: "2" },
-    sizes: { type: "string", default: "60,1514" },
-    json: { type: "boolean", default: false },
-  },
-});
+interface Options {
+  kernel: string;
+  personality: string;
+  irq: string;
+  mode: string;
+  seconds: string;
+  sizes: string;
+  json: boolean;
+}
 
-async function live(): Promise<string> {
+/** @returns what `epnic bench live` printed */
+async function live(o: Options): Promise<string> {
   const kernel = KERNELS.find((k) => k === o.kernel) as KernelName | undefined;
   if (kernel === undefined) throw new RigError(`--kernel is '${o.kernel}', expected one of ${KERNELS.join(", ")}`);
   await fetchAll([kernel], { say: (t) => console.error(`rig: ${t}`) });
@@ -36,7 +37,7 @@ async function live(): Promise<string> {
   const log = openSync(logPath, "w");
   const flags = [
     ...["--vfio-user", `${o.mode}:${socket}`, "--personality", o.personality, "--irq", o.irq],
-    ...["--model-core", `${o.personality}-${o.irq}`, "--run-dir", join(dir, "run"), "--wait", "120"],
+    ...["--model-core", `${o.personality}-${o.irq}`, "--run-dir", join(dir, "run"), "--wait", "300"],
     ...["--seconds", o.seconds, "--sizes", o.sizes, "--runs", "1", ...(o.json ? ["--json"] : [])],
   ];
   const bench = Bun.spawn([...dieWithRig, ...epnic(), "bench", "live", "model", ...flags], {
@@ -67,13 +68,41 @@ async function live(): Promise<string> {
   return text;
 }
 
-handleSignals();
-try {
-  process.stdout.write(await live());
-  await undoAll();
-  process.exit(0);
-} catch (e) {
-  await undoAll();
-  console.error(e instanceof RigError ? `rig: ${e.message}` : e);
-  process.exit(1);
+const scenario: Scenario = {
+  name: "live",
+  about: "epnic bench live: frames of two sizes each way, the guest's own netdev as the other station",
+  fits: (c) => c.mode === "held" && c.irq === "msix",
+  run: async (c) => {
+    const text = await live({ ...c, seconds: "1", sizes: "60,1514", json: true });
+    const found = emptyFindings();
+    for (const line of text.trim().split("\n")) found.notes.push(line);
+    return found;
+  },
+};
+export const LIVE_SCENARIOS: readonly Scenario[] = [scenario];
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      kernel: { type: "string", default: "6.12" },
+      personality: { type: "string", default: "modern" },
+      irq: { type: "string", default: "msix" },
+      mode: { type: "string", default: "held" },
+      seconds: { type: "string", default: "2" },
+      sizes: { type: "string", default: "60,1514" },
+      json: { type: "boolean", default: false },
+    },
+  });
+  handleSignals();
+  try {
+    process.stdout.write(await live(values));
+    await undoAll();
+    process.exit(0);
+  } catch (e) {
+    await undoAll();
+    console.error(e instanceof RigError ? `rig: ${e.message}` : e);
+    process.exit(1);
+  }
 }
+
+if (import.meta.main) await main();
