@@ -1,7 +1,7 @@
 /**
  * Looks at the avail index of one of the host's virtqueues, and at the driver's interrupt wishes beside it: small reads
  * that are begun again and again, several under way, answers in the order of asking. What an index covers is fetched
- * by host-ring.ts.
+ * by host-mirror.ts.
  *
  * While a payload channel rests, looks go over it and leave the channel for ring contents at rest: a doorbell starts a
  * resting channel at once, but what is appended to a running one waits until the engine next looks at its list.

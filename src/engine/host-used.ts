@@ -1,6 +1,6 @@
 /**
  * The device's side of one of the host's virtqueues: staging of used elements, which travel to the host as elements of
- * a write channel behind the data they announce, and the decision about interrupts. The driver's side is host-ring.ts.
+ * a write channel behind the data they announce, and the decision about interrupts. The driver's side is host-mirror.ts.
  */
 import type { DmaChannel } from "../hw/dma-channel.ts";
 import type { DmaMemory, DmaRegion } from "../hw/dma-memory.ts";

@@ -1,0 +1,346 @@
+/**
+ * The local mirror of the driver's side of one of the host's virtqueues (HQ): avail ring, descriptors and indirect
+ * tables, filled by a Fetcher. How chains are taken from it is host-ring.ts.
+ *
+ * VIRTIO 1.2 2.7.13.3: an entry or descriptor may be read only after the avail index that covers it. So there are two
+ * machines. Looks (host-looks.ts) read the index, several may be under way. Rounds bring what the newest index covers:
+ * entries, then the descriptors they name, then indirect tables; one is under way.
+ */
+import type { DmaMemory, DmaRegion } from "../hw/dma-memory.ts";
+import { availBytes, DESC_F_INDIRECT, DESC_F_NEXT } from "../hw/virtio.layout.ts";
+import { OK, R_DESC_INDEX, R_DESC_LOOP, R_INDIRECT, R_INDIRECT_NOT_NEGOTIATED } from "./codes.ts";
+import type { Fetcher, SpareFetcher } from "./fetch.ts";
+import { HostLooks } from "./host-looks.ts";
+import type { RingAddresses } from "./host-used.ts";
+import { TUNING, type Tuning } from "./tuning.ts";
+
+/** descriptors of an indirect table that are mirrored; Linux uses at most 2 + MAX_SKB_FRAGS */
+export const INDIRECT_MAX = 64;
+/** descriptors of a guess: a cache line of them */
+const GUESS = 4;
+/** rounds without a guess after guesses went wrong */
+const GUESS_PAUSE = 64;
+
+/** descriptors of a chain that are asked for with its head at the most; Linux has 2 + MAX_SKB_FRAGS */
+const SPAN_MAX = 20;
+
+const IDLE = 0;
+const ENTRIES = 1;
+const DESCS = 2;
+const TABLES = 3;
+
+export class HostMirror extends HostLooks {
+  /** DESC_F_WRITE for the receive queue, 0 for the transmit queue */
+  readonly write: number;
+  /** free-running u16: entries before it are complete in the mirror */
+  ready = 0;
+
+  /** what the round under way goes through */
+  private via: Fetcher;
+  private readonly mem: DmaRegion;
+  private readonly maxSize: number;
+  protected readonly avail: Uint16Array;
+  protected readonly desc: Int32Array;
+  protected readonly table: Int32Array;
+  private readonly descOff: number;
+  private readonly tableOff: number;
+  /** round in which a descriptor was asked for last */
+  private readonly stamp: Int32Array;
+  private round = 0;
+
+  // the round under way: entries [seen, target)
+  private state = IDLE;
+  private mark = 0;
+  private seen = 0;
+  private target = 0;
+  private misses = 0;
+  private guessPause = 0;
+  /** neighbouring descriptors that the last chain had */
+  private span = 1;
+  private guessed = false;
+
+  protected indirect = false;
+  private descLo = 0;
+  private descHi = 0;
+  private runLo = -1;
+  private runHi = -1;
+
+  /** @param maxSize largest queue size that attach() will be given; memory is taken once, here */
+  constructor(
+    name: string,
+    write: number,
+    memory: DmaMemory,
+    fetcher: Fetcher,
+    maxSize: number,
+    tuning: Tuning = TUNING,
+    spare: SpareFetcher | null = null,
+  ) {
+    super(name, memory, fetcher, maxSize, tuning, spare);
+    this.write = write;
+    this.via = fetcher;
+    this.maxSize = maxSize;
+    const availSpan = (availBytes(maxSize) + 63) & ~63;
+    this.descOff = availSpan;
+    this.tableOff = this.descOff + maxSize * 16;
+    const bytes = this.tableOff + maxSize * INDIRECT_MAX * 16;
+    this.mem = memory.alloc(`mirror.${name}`, bytes, 4096);
+    this.avail = this.mem.u16.subarray(0, availSpan >> 1);
+    this.desc = this.mem.i32.subarray(this.descOff >> 2, this.tableOff >> 2);
+    this.table = this.mem.i32.subarray(this.tableOff >> 2, bytes >> 2);
+    this.stamp = new Int32Array(maxSize);
+  }
+
+  /** Begin a new life with the addresses that the host gave. Called with no DMA outstanding. */
+  attach(q: RingAddresses, eventIdx: boolean, indirect: boolean): void {
+    if (q.size > this.maxSize) throw new RangeError(`${this.name}: queue size ${q.size}, room for ${this.maxSize}`);
+    this.attachLooks(q, eventIdx);
+    this.descLo = q.descLo;
+    this.descHi = q.descHi;
+    this.indirect = indirect;
+    this.ready = this.seen = this.target = 0;
+    this.state = IDLE;
+    this.guessPause = 0;
+    this.span = 1;
+    this.via = this.fetcher;
+  }
+
+  /** After attach(): not from 0 but from where this ring was, with nothing of it taken and not given back. */
+  resume(idx: number): void {
+    this.resumeUsed(idx);
+    this.ready = this.seen = this.target = this.hostIdx = idx;
+  }
+
+  /** Entries are known that are not complete here yet. */
+  get gathering(): boolean {
+    return this.state !== IDLE || this.hostIdx !== this.seen;
+  }
+
+  /**
+   * One step of both machines. `wanted`: look for news (an interrupt decision that waits looks in any case); `busy`:
+   * the way to the host is full, so look less often. @returns 0 or a negative code with a, b
+   */
+  step(wanted: boolean, busy = false): number {
+    let rc = this.endLooks();
+    if (rc < 0) return rc;
+    if (this.state !== IDLE) rc = this.goOn();
+    if (this.state === IDLE && rc >= 0 && this.hostIdx !== this.seen) rc = this.beginRound(wanted, busy);
+    else this.lookOn(wanted && this.state === IDLE, busy);
+    return rc;
+  }
+
+  private goOn(): number {
+    if (!this.via.landed(this.mark)) return OK;
+    if (this.state === ENTRIES) return this.onEntries();
+    if (this.state === DESCS) return this.closeChains();
+    this.finish();
+    return OK;
+  }
+
+  // --- rounds ---
+
+  private beginRound(wanted: boolean, busy: boolean): number {
+    const { seen, size, spare } = this;
+    const via = spare?.idle() && !this.fetcher.idle() ? spare : this.fetcher;
+    if (via.room() < 8) return OK;
+    this.via = via;
+    const fresh = (this.hostIdx - seen) & 0xffff;
+    const slot = seen & this.mask;
+    const first = fresh < size - slot ? fresh : size - slot;
+    this.fetchAt(via, 2 * first, this.availLo, this.availHi, 4 + 2 * slot, 4 + 2 * slot);
+    if (first < fresh) this.fetchAt(via, 2 * (fresh - first), this.availLo, this.availHi, 4, 4);
+    this.target = this.hostIdx;
+    this.round = (this.round + 1) | 0;
+    this.runLo = -1;
+    this.misses = 0;
+    this.guessed = this.tuning.guess && fresh < GUESS && this.used !== 0 && --this.guessPause < 0;
+    if (this.guessed) this.putGuess();
+    this.state = ENTRIES;
+    this.mark = via.commit();
+    if (this.guessed) this.putTail(via);
+    if (wanted && this.write === 0 && this.tuning.pollAhead && !this.guessed)
+      this.look(busy ? this.tuning.busyGap : this.tuning.pollGap);
+    return via.landed(this.mark) ? this.onEntries() : OK;
+  }
+
+  /** Linux hands descriptors out last freed first, so a lone frame often has the head of the one before, or the next. */
+  private putGuess(): void {
+    const last = this.lastUsed();
+    let count = this.span > GUESS ? this.span : GUESS;
+    if (count > this.size) count = this.size;
+    const low = last + count <= this.size ? last : this.size - count;
+    for (let d = low; d < low + count; d++) this.stamp[d] = this.round;
+    this.fetchAt(this.via, count * 16, this.descLo, this.descHi, low * 16, this.descOff + low * 16);
+  }
+
+  private onEntries(): number {
+    const fresh = (this.target - this.seen) & 0xffff;
+    // Many at once: the whole table, and of receive buffers earlier, since what they cost goes the way that has room.
+    if (fresh * (this.write === 0 ? 2 : 4) >= this.size || this.via.room() < fresh + 4) return this.needAll();
+    for (let i = this.seen; i !== this.target; i = (i + 1) & 0xffff) {
+      const head = this.avail[2 + (i & this.mask)]!;
+      if (head >= this.size) return this.bad(R_DESC_INDEX, head, this.size);
+      if (this.stamp[head] !== this.round) this.misses++;
+      if (this.span === 1) this.need(head);
+      else this.needRun(head, this.span);
+    }
+    this.state = DESCS;
+    if (this.misses === 0 && this.runLo < 0) return this.closeChains();
+    if (this.guessed) this.guessPause = GUESS_PAUSE;
+    return this.await();
+  }
+
+  /** The whole table in one element: cheaper than many small requests, or than many round trips along a chain. */
+  private needAll(): number {
+    if (this.via.room() < 1) return OK;
+    this.fetchAt(this.via, this.size * 16, this.descLo, this.descHi, 0, this.descOff);
+    this.runLo = -1;
+    // Without tables nothing is left to be followed: what the chains say is checked when they are walked.
+    this.state = this.indirect ? DESCS : TABLES;
+    if (this.indirect) {
+      this.stamp.fill(this.round, 0, this.size);
+      return this.await();
+    }
+    this.mark = this.via.commit();
+    if (this.via.landed(this.mark)) this.finish();
+    return OK;
+  }
+
+  private await(): number {
+    this.flushRun();
+    this.mark = this.via.commit();
+    if (this.guessed) this.putTail(this.via);
+    return this.via.landed(this.mark) ? this.closeChains() : OK;
+  }
+
+  /** Follow the chains of the new heads; fetch what links point to until every chain is complete. */
+  private closeChains(): number {
+    const { desc, mask, stamp, round, size, target } = this;
+    let missing = 0;
+    let tables = 0;
+    let span = 1;
+    // Once stamped, a descriptor must really be fetched: so begin only with room for one element a chain.
+    if (this.via.room() < ((target - this.seen) & 0xffff) + 2) return OK;
+    this.runLo = -1;
+    for (let i = this.seen; i !== target; i = (i + 1) & 0xffff) {
+      const head = this.avail[2 + (i & mask)]!;
+      if (head >= size) return this.bad(R_DESC_INDEX, head, size);
+      let d = head;
+      let run = 1;
+      for (let ttl = size; ; ttl--) {
+        if (stamp[d] !== round) {
+          missing++;
+          // The links of a chain are mostly neighbours: take the next few with it.
+          this.need(d);
+          for (let n = d + 1; n < d + GUESS && n < size; n++) this.need(n);
+          break;
+        }
+        const flagsNext = desc[(d << 2) + 3]!;
+        if ((flagsNext & DESC_F_INDIRECT) !== 0) {
+          tables++;
+          break;
+        }
+        if ((flagsNext & DESC_F_NEXT) === 0) {
+          span = run;
+          break;
+        }
+        const next = flagsNext >>> 16;
+        if (next >= size) return this.bad(R_DESC_INDEX, next, size);
+        if (next === d + 1) run++;
+        d = next;
+        if (ttl === 0) return this.bad(R_DESC_LOOP, head, size);
+      }
+    }
+    if (this.tuning.span && span <= SPAN_MAX) this.span = span;
+    if (missing > 0) {
+      // A chain that goes on and on: no more round trips for a few descriptors each.
+      if (++this.misses > 3) return this.needAll();
+      return this.await();
+    }
+    if (tables > 0) return this.fetchTables();
+    this.finish();
+    return OK;
+  }
+
+  private fetchTables(): number {
+    for (let i = this.seen; i !== this.target; i = (i + 1) & 0xffff) {
+      const head = this.avail[2 + (i & this.mask)]!;
+      // closeChains() has seen the whole chain; the indirect descriptor is its last one (2.7.5.3.2).
+      let d = head;
+      let flagsNext = this.desc[(d << 2) + 3]!;
+      while ((flagsNext & (DESC_F_INDIRECT | DESC_F_NEXT)) === DESC_F_NEXT) {
+        d = flagsNext >>> 16;
+        flagsNext = this.desc[(d << 2) + 3]!;
+      }
+      if ((flagsNext & DESC_F_INDIRECT) === 0) continue;
+      if (!this.indirect) return this.bad(R_INDIRECT_NOT_NEGOTIATED, d, flagsNext & 0xffff);
+      const w = d << 2;
+      const len = this.desc[w + 2]!;
+      if (len <= 0 || (len & 15) !== 0 || len > INDIRECT_MAX * 16) return this.bad(R_INDIRECT, head, len);
+      if (this.via.room() < 1) {
+        // Take what has been asked for; the rest comes with the next round.
+        this.target = i;
+        break;
+      }
+      this.via.put(len, this.desc[w]!, this.desc[w + 1]!, this.mem, this.tableOff + head * INDIRECT_MAX * 16);
+    }
+    this.mark = this.via.commit();
+    this.state = TABLES;
+    if (this.via.landed(this.mark)) this.finish();
+    return OK;
+  }
+
+  private finish(): void {
+    this.seen = this.target;
+    this.ready = this.target;
+    this.state = IDLE;
+  }
+
+  /** Ask for descriptor `d`, joined with its neighbours to one element where the gap is under a cache line. */
+  private need(d: number): void {
+    if (this.stamp[d] === this.round) return;
+    this.stamp[d] = this.round;
+    if (this.runLo >= 0) {
+      if (d > this.runHi && d - this.runHi <= GUESS) {
+        for (let k = this.runHi + 1; k < d; k++) this.stamp[k] = this.round;
+        this.runHi = d;
+        return;
+      }
+      if (d < this.runLo && this.runLo - d <= GUESS) {
+        for (let k = d + 1; k < this.runLo; k++) this.stamp[k] = this.round;
+        this.runLo = d;
+        return;
+      }
+      this.flushRun();
+    }
+    this.runLo = this.runHi = d;
+  }
+
+  /** The same for `count` neighbours from `d`, as many as there are. */
+  private needRun(d: number, count: number): void {
+    const { stamp, round, size } = this;
+    const end = d + count < size ? d + count : size;
+    const gap = d - this.runHi;
+    if (this.runLo >= 0 && gap > 0 && gap <= GUESS && stamp[d] !== round && stamp[end - 1] !== round) {
+      for (let k = this.runHi + 1; k < end; k++) stamp[k] = round;
+      this.runHi = end - 1;
+    } else for (let k = d; k < end; k++) this.need(k);
+  }
+
+  private flushRun(): void {
+    if (this.runLo < 0) return;
+    const off = this.runLo * 16;
+    this.fetchAt(this.via, (this.runHi - this.runLo + 1) * 16, this.descLo, this.descHi, off, this.descOff + off);
+    this.runLo = -1;
+  }
+
+  private fetchAt(via: Fetcher, bytes: number, lo: number, hi: number, add: number, off: number): void {
+    const at = (lo + add) | 0;
+    via.put(bytes, at, at >>> 0 < lo >>> 0 ? hi + 1 : hi, this.mem, off);
+  }
+
+  /** The channel that fetches was restarted: what was asked for is lost, ask again. */
+  refetch(): void {
+    this.state = IDLE;
+    this.lookAgain();
+  }
+}
