@@ -82,6 +82,8 @@ export class PlainHost {
   /** accesses made, and lives that got to DRIVER_OK */
   accesses = 0;
   lives = 0;
+  /** lives begun */
+  begun = 0;
   /** probes that failed because the plain memory did not behave in time */
   failedProbes = 0;
   retries = 0;
@@ -158,6 +160,7 @@ export class PlainHost {
 
   private *life(): Step {
     const { o, chance } = this;
+    this.begun++;
     const st = o.personality === "modern" ? 0x14 : 0x12;
     st8(this.bar + st, 0);
     this.truth = null;
