@@ -24,6 +24,8 @@ export class BoardRing {
   private ring: LocalRing;
   private buffers: LocalBuffers;
   private table: Int32Array;
+  private avail: Uint16Array;
+  private usedElem: Uint32Array;
   private readonly raw: Segments;
 
   /** the chain that single() found: bus address as int32 words, bytes, offset in `bytes` */
@@ -52,6 +54,8 @@ export class BoardRing {
     this.raw = scratch;
     this.table = new Int32Array(0);
     this.desc = ring.desc;
+    this.avail = ring.avail;
+    this.usedElem = ring.usedElem;
     this.u8 = buffers.u8;
     this.attach(ring, buffers, 0);
   }
@@ -64,6 +68,8 @@ export class BoardRing {
     this.mask = ring.size - 1;
     this.next = this.used = this.published = this.seen = idx & 0xffff;
     this.desc = ring.desc;
+    this.avail = ring.avail;
+    this.usedElem = ring.usedElem;
     this.u8 = buffers.u8;
     this.baseLo = buffers.base | 0;
     this.baseHi = Math.floor(buffers.base / 4294967296) | 0;
@@ -97,7 +103,7 @@ export class BoardRing {
 
   /** Head of the k-th entry behind `next`. */
   peek(k: number): number {
-    return this.ring.avail[2 + ((this.next + k) & this.mask)]!;
+    return this.avail[2 + ((this.next + k) & this.mask)]!;
   }
 
   consume(k: number): void {
@@ -222,8 +228,8 @@ export class BoardRing {
 
   pushUsed(head: number, len: number): void {
     const w = (this.used & this.mask) << 1;
-    this.ring.usedElem[w] = head;
-    this.ring.usedElem[w + 1] = len;
+    this.usedElem[w] = head;
+    this.usedElem[w + 1] = len;
     this.used = (this.used + 1) & 0xffff;
   }
 
@@ -232,8 +238,7 @@ export class BoardRing {
    * still names them (a driver has at most `size` entries outstanding, 2.7.13).
    */
   giveBack(k: number): void {
-    const { avail, usedElem } = this.ring;
-    const { mask, used } = this;
+    const { avail, usedElem, mask, used } = this;
     for (let i = 0; i < k; i++) {
       const slot = (used + i) & mask;
       usedElem[slot << 1] = avail[2 + slot]!;
@@ -244,8 +249,7 @@ export class BoardRing {
 
   /** The next buffer behind `used` goes back with `len` bytes written. */
   giveBackWritten(len: number): void {
-    const { avail, usedElem } = this.ring;
-    const { mask, used } = this;
+    const { avail, usedElem, mask, used } = this;
     const slot = used & mask;
     usedElem[slot << 1] = avail[2 + slot]!;
     usedElem[(slot << 1) + 1] = len;

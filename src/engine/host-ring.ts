@@ -111,20 +111,28 @@ export class HostRing extends HostMirror {
 
   /** Consume `k` entries and stage used elements for them, filled one after the other with `bytes` (5.1.6.4). */
   useFilled(k: number, lens: Int32Array, bytes: number): void {
-    const { avail, mask, next } = this;
+    const { avail, stage, mask, next, used } = this;
     let left = bytes;
     for (let i = 0; i < k; i++) {
       const n = left < lens[i]! ? left : lens[i]!;
-      this.pushUsed(avail[2 + ((next + i) & mask)]!, n);
+      const w = ((used + i) & mask) << 1;
+      stage[w] = avail[2 + ((next + i) & mask)]!;
+      stage[w + 1] = n;
       left -= n;
     }
+    this.used = (used + k) & 0xffff;
     this.consume(k);
   }
 
   /** Stage used elements of length 0 for the next `k` chains behind `used`: they go back in the order they came. */
   giveBack(k: number): void {
-    const { avail, mask } = this;
-    for (let i = 0; i < k; i++) this.pushUsed(avail[2 + (this.used & mask)]!, 0);
+    const { avail, stage, mask, used } = this;
+    for (let i = 0; i < k; i++) {
+      const slot = (used + i) & mask;
+      stage[slot << 1] = avail[2 + slot]!;
+      stage[(slot << 1) + 1] = 0;
+    }
+    this.used = (used + k) & 0xffff;
   }
 
   /** Consume `k` entries. */

@@ -52,7 +52,8 @@ export class HostUsed {
   private confirmAgain = false;
   private lookSerial = 0;
   private signalled = 0;
-  private readonly stage: Int32Array;
+  /** used elements as they travel: id, len */
+  protected readonly stage: Int32Array;
   private readonly idx: Uint16Array;
   private readonly stageLo: number;
   private readonly stageHi: number;
