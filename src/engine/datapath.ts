@@ -3,11 +3,11 @@
  * rings, not registers and not who is on the other side. turn() allocates nothing and never throws.
  */
 import type { Controller } from "../hw/controller.ts";
-import { CH_ABORT, type DmaChannel } from "../hw/dma-channel.ts";
 import type { NetPort } from "../hw/net-port.ts";
 import { DESC_F_WRITE, NO_VECTOR, USED_F_NO_NOTIFY } from "../hw/virtio.layout.ts";
 import { BoardRing } from "./board-ring.ts";
-import { OK, R_DMA_ABORT, R_DMA_STUCK } from "./codes.ts";
+import { ChannelSet, type Channels } from "./channel-set.ts";
+import { OK } from "./codes.ts";
 import { EdmaFetcher, type Fetcher } from "./fetch.ts";
 import { HEADER_WAIT, type HeaderCheck } from "./header-check.ts";
 import { HostRing, type RingAddresses } from "./host-ring.ts";
@@ -32,13 +32,6 @@ export interface LifeOptions {
   /** the board's driver negotiated MRG_RXBUF */
   readonly boardMergeable: boolean;
   readonly msix: boolean;
-}
-
-export interface Channels {
-  readonly write: DmaChannel;
-  readonly read: DmaChannel;
-  /** read channel for ring contents; may be the same as `read` */
-  readonly fetch: DmaChannel;
 }
 
 /** elements under way to the host from which on looks at its rings are rare: they take room on the same wire */
@@ -66,7 +59,7 @@ export class DataPath {
   boardInterrupts = 0;
 
   private readonly port: NetPort;
-  private readonly ch: Channels;
+  private readonly ch: ChannelSet;
   private readonly irq: Interrupts;
   private readonly fetcher: Fetcher;
   private rxVector = 0xffff;
@@ -100,7 +93,7 @@ export class DataPath {
   ) {
     this.port = port;
     this.tuning = tuning;
-    this.ch = channels;
+    this.ch = new ChannelSet(channels);
     this.irq = irq;
     this.fetcher = fetcher;
     const scratch = new Segments();
@@ -206,8 +199,8 @@ export class DataPath {
   /** See what landed, give it back on both sides, and let the mirrors make a step. @returns frames finished, or a negative code */
   private tend(): number {
     const { port, toHost, toBoard } = this;
-    let rc = this.progress();
-    if (rc < 0) return rc;
+    let rc = this.ch.progress();
+    if (rc < 0) return this.channelFault(rc);
     if (port.generation !== this.generation) {
       rc = this.boardReset();
       if (rc < 0) return rc;
@@ -243,21 +236,6 @@ export class DataPath {
     return OK;
   }
 
-  /** Look how far every channel with work is. @returns 0 or a negative code */
-  private progress(): number {
-    const { write, read, fetch } = this.ch;
-    let rc = this.advance(write);
-    if (rc === OK) rc = this.advance(read);
-    if (rc === OK && fetch !== read) rc = this.advance(fetch);
-    return rc;
-  }
-
-  private advance(ch: DmaChannel): number {
-    // With nothing outstanding too: a channel that stopped must be seen at rest once more before commit() may ring it.
-    const rc = ch.progress();
-    return rc < 0 ? this.channelFault(rc, ch) : OK;
-  }
-
   private interrupt(hq: HostRing, vector: number): void {
     const write = this.ch.write;
     if (write.room() < 2) {
@@ -275,7 +253,7 @@ export class DataPath {
   private boardReset(): number {
     const { read } = this.ch;
     if (read.putCount !== read.doneCount) {
-      if (read.recover() < 0) return this.stuck(read);
+      if (read.recover() < 0) return this.channelFault(this.ch.stuck(read));
       this.header?.lost();
       // Ring contents may be under way on any read channel.
       this.hqRx.refetch();
@@ -301,8 +279,7 @@ export class DataPath {
 
   /** All channels at rest. */
   get drained(): boolean {
-    const { write, read, fetch } = this.ch;
-    return write.putCount === write.doneCount && read.putCount === read.doneCount && fetch.putCount === fetch.doneCount;
+    return this.ch.drained;
   }
 
   /** Nothing is in flight, and the host has been given back everything that was taken from it. */
@@ -312,14 +289,12 @@ export class DataPath {
 
   /** Changes whenever an element lands. */
   get doneSum(): number {
-    const { write, read, fetch } = this.ch;
-    return (write.doneCount + read.doneCount + fetch.doneCount) | 0;
+    return this.ch.doneSum;
   }
 
   /** A channel has not moved for long. @returns the code, culprit and numbers are set */
   stalled(): number {
-    const { write, read, fetch } = this.ch;
-    return this.stuck(write.putCount !== write.doneCount ? write : read.putCount !== read.doneCount ? read : fetch);
+    return this.channelFault(this.ch.stalled());
   }
 
   /** Config change interrupt (4.1.5.4): the host re-reads link state. */
@@ -336,8 +311,8 @@ export class DataPath {
 
   /** One step towards drained: finish what is in flight, begin nothing. @returns 0 or a negative code */
   drain(): number {
-    const rc = this.progress();
-    if (rc < 0) return rc;
+    const rc = this.ch.progress();
+    if (rc < 0) return this.channelFault(rc);
     this.toHost.finish();
     if (this.toHost.notify) this.port.notify(1);
     this.toHost.flush();
@@ -352,11 +327,8 @@ export class DataPath {
    * the board's frames in flight are given back. @returns 0 or a negative code
    */
   detach(): number {
-    const { write, read, fetch } = this.ch;
-    let rc = OK;
-    if (write.recover() < 0) rc = this.stuck(write);
-    if (read.recover() < 0) rc = this.stuck(read);
-    if (fetch !== read && fetch.recover() < 0) rc = this.stuck(fetch);
+    let rc = this.ch.recover();
+    if (rc < 0) rc = this.channelFault(rc);
     this.irq.detach();
     this.configDue = NO_VECTOR;
     this.fetcher.reset();
@@ -388,7 +360,7 @@ export class DataPath {
   /** @returns true while something of announce() is owed: a pulse to end, a mask to wait for, an element under way */
   settle(): boolean {
     const write = this.ch.write;
-    if (this.advance(write) < 0) {
+    if (this.ch.advance(write) < 0) {
       // The host cannot be reached by DMA; the next life needs the channel at rest.
       write.recover();
       return false;
@@ -397,13 +369,9 @@ export class DataPath {
     return this.irq.owed || write.putCount !== write.doneCount;
   }
 
-  private stuck(ch: DmaChannel): number {
-    return this.fault(R_DMA_STUCK, channelName(ch), ch.index + (ch.isWrite ? 0 : 8), (ch.putCount - ch.doneCount) | 0);
-  }
-
-  private channelFault(rc: number, ch: DmaChannel): number {
-    if (rc !== CH_ABORT) return this.stuck(ch);
-    return this.fault(R_DMA_ABORT, channelName(ch), ch.lastError, ch.index + (ch.isWrite ? 0 : 8));
+  private channelFault(rc: number): number {
+    const { ch } = this;
+    return this.fault(rc, ch.culprit, ch.a, ch.b);
   }
 
   private ringFault(rc: number, ring: HostRing): number {
@@ -417,5 +385,3 @@ export class DataPath {
     return code;
   }
 }
-
-const channelName = (ch: DmaChannel): string => (ch.isWrite ? "dma.write" : "dma.read");
