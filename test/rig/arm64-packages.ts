@@ -8,17 +8,17 @@ import { join } from "node:path";
 import { Apt, RigError, run } from "./apt.ts";
 import { KERNEL_MODULES } from "./board-packages.ts";
 import { busybox, cacheDir, ensureDir, rootDir } from "./cache.ts";
-import { fetchAll, KERNELS, type KernelName, unpackedPackages } from "./packages.ts";
+import { fetchAll, KERNELS, type KernelName, unpackedPackages, whileLocked } from "./packages.ts";
 
 /** bumped when the wanted packages or files change */
-const RECIPE = 1;
+const RECIPE = 2;
 
 const EMULATORS = ["qemu-system-arm", "qemu-user"];
 const EMULATOR_PROGRAMS = ["usr/bin/qemu-system-aarch64", "usr/bin/qemu-aarch64"];
 /** the packages hold the emulators of many more machines, half a gigabyte of them */
 const EMULATOR_FILES = [...EMULATOR_PROGRAMS.map((p) => `*/${p}`), "*/usr/share/*", "*.so.*"];
-/** libstdc++6 and libgcc-s1: what the compiled program is linked to beside the C library */
-const USERLAND = ["busybox-static", "iperf3", "ethtool", "iproute2", "libstdc++6", "libgcc-s1"];
+/** libatomic1: the second back end of mem.ts */
+const USERLAND = ["busybox-static", "iperf3", "ethtool", "iproute2", "libgcc-s1", "libatomic1"];
 /** those of KERNELS that have VDUSE */
 export const VDUSE_KERNELS: readonly KernelName[] = KERNELS.filter((k) => k !== "6.1");
 
@@ -67,21 +67,18 @@ async function unpack(a: Apt, specs: readonly string[], dir: string, only?: read
   writeFileSync(join(dir, "stamp"), String(RECIPE));
 }
 
-/** Programs of this machine that emulate arm64. Quick when they are there. */
-export async function fetchEmulators(say: (text: string) => void): Promise<void> {
-  await fetchAll([], { say });
+async function fetchEmulators(say: (text: string) => void): Promise<void> {
   if (done(emulatorRoot())) return;
   const a = await apt("amd64");
   const have = unpackedPackages();
   const specs = (await a.closure("trixie-backports", EMULATORS)).filter((s) => !have.includes(s));
-  say(`arm64 emulators: ${specs.length} packages`);
+  say(`arm64 emulators: ${specs.join(" ")}`);
   await unpack(a, specs, emulatorRoot(), EMULATOR_FILES);
   for (const p of EMULATOR_PROGRAMS)
     if (!existsSync(join(emulatorRoot(), p))) throw new RigError(`${p} is in none of ${specs.join(", ")}`);
 }
 
-/** The arm64 userland. Quick when it is there. */
-export async function fetchUserland(say: (text: string) => void): Promise<void> {
+async function fetchUserland(say: (text: string) => void): Promise<void> {
   if (done(arm64Root())) return;
   const a = await apt("arm64");
   const specs = await a.closure(null, USERLAND);
@@ -91,10 +88,10 @@ export async function fetchUserland(say: (text: string) => void): Promise<void> 
   symlinkSync("usr/lib", join(arm64Root(), "lib"));
 }
 
-/** An arm64 kernel with the modules of a board. @returns its release */
-export async function fetchArm64Kernel(kernel: KernelName, say: (text: string) => void): Promise<string> {
+/** An arm64 kernel with the modules of a board. */
+async function fetchArm64Kernel(kernel: KernelName, say: (text: string) => void): Promise<void> {
   const dir = arm64KernelDir(kernel);
-  if (done(dir)) return readFileSync(join(dir, "release"), "utf8");
+  if (done(dir)) return;
   const a = await apt("arm64");
   const target = kernel === "newest" ? "trixie-backports" : null;
   const specs = (await a.closure(target, ["linux-image-arm64"])).filter((s) =>
@@ -132,18 +129,31 @@ export async function fetchArm64Kernel(kernel: KernelName, say: (text: string) =
   await run([busybox(), "depmod", "-b", tree, release]);
   writeFileSync(join(dir, "release"), release);
   writeFileSync(join(dir, "stamp"), String(RECIPE));
-  return release;
 }
 
-/** Everything a board of arm64 needs. @returns the kernel's release */
-export async function fetchArm64(kernel: KernelName, say: (text: string) => void): Promise<string> {
-  if (!VDUSE_KERNELS.includes(kernel))
-    throw new RigError(`an arm64 board needs a kernel with VDUSE: ${VDUSE_KERNELS.join(" or ")}, not ${kernel}`);
-  await fetchEmulators(say);
-  await fetchUserland(say);
-  const release = await fetchArm64Kernel(kernel, say);
+async function whole(say: (text: string) => void, work: () => Promise<void>): Promise<void> {
+  await fetchAll([], { say });
+  await whileLocked(say, work);
   // package lists are ~100 MB and only of use while fetching
   for (const a of apts.values()) rmSync(a.dir, { recursive: true, force: true });
   apts.clear();
-  return release;
+}
+
+/** What programs of arm64 need on this machine. Quick when it is there. */
+export async function fetchArm64User(say: (text: string) => void): Promise<void> {
+  if (done(emulatorRoot()) && done(arm64Root())) return;
+  await whole(say, async () => {
+    await fetchEmulators(say);
+    await fetchUserland(say);
+  });
+}
+
+/** Everything a board of arm64 needs. Quick when it is there. @returns the kernel's release */
+export async function fetchArm64(kernel: KernelName, say: (text: string) => void): Promise<string> {
+  if (!VDUSE_KERNELS.includes(kernel))
+    throw new RigError(`an arm64 board needs a kernel with VDUSE: ${VDUSE_KERNELS.join(" or ")}, not ${kernel}`);
+  await fetchArm64User(say);
+  const release = join(arm64KernelDir(kernel), "release");
+  if (!done(arm64KernelDir(kernel))) await whole(say, () => fetchArm64Kernel(kernel, say));
+  return readFileSync(release, "utf8");
 }

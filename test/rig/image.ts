@@ -21,13 +21,15 @@ import { busybox, ensureDir, imageDir } from "./cache.ts";
 import type { KernelName } from "./packages.ts";
 
 /** bumped when the contents change */
-const RECIPE = 3;
+const RECIPE = 4;
 
 /** Programs of the guest beside busybox, from the unpacked root. */
 const programs = ["usr/bin/iperf3", "usr/sbin/ethtool"];
 
 /** Libraries that are loaded by name at run time: glibc wants this one for pthread_cancel. */
 const extraLibraries = ["libgcc_s.so.1"];
+/** the second back end of mem.ts, where the root has it */
+const LIBATOMIC = "libatomic.so.1";
 
 /**
  * Shared libraries of a program, as the loader of its architecture resolves them.
@@ -84,7 +86,9 @@ export async function image(kernel: KernelName, arch: Arch = AMD64): Promise<str
       if (!existsSync(to)) copyFileSync(from, to);
     }
   }
-  for (const l of extraLibraries) copyFileSync(join(root, "usr/lib", arch.triplet, l), join(tree, lib, l));
+  const atomic = existsSync(join(root, "usr/lib", arch.triplet, LIBATOMIC)) ? [LIBATOMIC] : [];
+  for (const l of [...extraLibraries, ...atomic])
+    copyFileSync(join(root, "usr/lib", arch.triplet, l), join(tree, lib, l));
   if (modules !== null) await unpackModules(modules, join(tree, "modules"));
   await run(["sh", "-c", `cd '${tree}' && find . | '${busybox()}' cpio -o -H newc > '${part}'`]);
   renameSync(part, path);

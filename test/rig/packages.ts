@@ -149,19 +149,25 @@ export async function fetchAll(
   const complete =
     m.rootDone && kernels.every((k) => m.kernels[k] !== undefined && existsSync(join(kernelDir(k), "vmlinuz")));
   if (complete) return m.kernels;
-  // another rig may be fetching: wait for it, then see what is left
-  const lock = openSync(join(cacheDir(), "lock"), "w");
+  await whileLocked(say, () => {
+    m = load();
+    return fetchMissing(m, kernels, say);
+  });
+  return m.kernels;
+}
+
+/** Do `work` while no other rig fetches; what it brought is to be looked at in there. */
+export async function whileLocked<T>(say: (text: string) => void, work: () => Promise<T>): Promise<T> {
+  const lock = openSync(join(ensureDir(cacheDir()), "lock"), "w");
   try {
     if (libc.flock(lock, LOCK_EX | LOCK_NB) !== 0) {
       say("waiting for another rig that fetches");
       libc.flock(lock, LOCK_EX);
     }
-    m = load();
-    await fetchMissing(m, kernels, say);
+    return await work();
   } finally {
     closeSync(lock);
   }
-  return m.kernels;
 }
 
 async function fetchMissing(m: Manifest, kernels: readonly KernelName[], say: (text: string) => void): Promise<void> {

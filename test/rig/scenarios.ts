@@ -2,7 +2,7 @@
  * The register of scenarios, by name. Those with a guest alone are in host-, life- and plain files; a board of their own
  * have those of the board-* files.
  */
-import { ARM64 } from "./arch.ts";
+import { ARM64_SCENARIOS } from "./arm64-scenarios.ts";
 import { boardCrash, boardReboot } from "./board-life.ts";
 import type { PairOptions } from "./board-pair.ts";
 import { boardRoce, boardTraffic } from "./board-scenarios.ts";
@@ -37,9 +37,6 @@ export const SCENARIOS: readonly Scenario[] = [
   board("board-amd64", "board and host as two machines: ping, TCP and UDP both ways, idle CPU share", (c) =>
     boardTraffic(pairOf("board-amd64", c)),
   ),
-  board("board-arm64", "as board-amd64 with an arm64 machine as the board: arm64 kernel and epnic-arm64", (c) =>
-    boardTraffic({ ...pairOf("board-arm64", c), boardArch: ARM64, holdMs: 120 }),
-  ),
   board("board-crash", "two machines: epnic killed 20 times in the middle of checked streams both ways", (c) =>
     boardCrash(pairOf("board-crash", c), 20),
   ),
@@ -54,4 +51,5 @@ export const SCENARIOS: readonly Scenario[] = [
   board("board-roce", "two machines: RoCE of both kernels over the card, rping with checked data", (c) =>
     boardRoce(pairOf("board-roce", c)),
   ),
+  ...ARM64_SCENARIOS,
 ];

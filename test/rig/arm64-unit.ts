@@ -1,0 +1,77 @@
+/**
+ * Scenario `arm64-unit`: tests of src/hw on an arm64 machine with Debian's arm64 kernel. The compiled epnic holds a whole
+ * Bun, which BUN_BE_BUN=1 brings to the fore, so the tests' own sources run there as they are: access widths of both back ends of
+ * mem.ts, wait loops once optimised, structures of the C library, hugepages and pagemap, TAPs.
+ */
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { RigError } from "./apt.ts";
+import { ARM64 } from "./arch.ts";
+import { fetchArm64 } from "./arm64-packages.ts";
+import { type BoardFiles, boardBinary, boardImage } from "./board-image.ts";
+import { logDir, repoDir } from "./cache.ts";
+import { emptyFindings, type Findings } from "./checks.ts";
+import { Guest } from "./guest.ts";
+import type { KernelName } from "./packages.ts";
+
+/** what the tests read; nothing of it needs a package of node_modules */
+const SOURCES = [
+  "src/**/*.ts",
+  "test/hw/*.ts",
+  "test/support/**/*.ts",
+  "fixtures/**/*",
+  "package.json",
+  "tsconfig.json",
+  "bunfig.toml",
+];
+
+const TESTS = ["mem", "libc", "vduse", "dma-hugepage", "affinity", "irq", "edma", "iatu", "dbi", "tap"];
+
+/** The tests that are run, with their counts. @throws RigError when one fails */
+export async function arm64Unit(kernel: KernelName): Promise<Findings> {
+  const found = emptyFindings();
+  const say = (text: string): void => console.error(`rig: ${text}`);
+  const release = await fetchArm64(kernel, say);
+  const dir = join(logDir(), `arm64-unit-${kernel}-${process.pid}`);
+  rmSync(dir, { recursive: true, force: true });
+  mkdirSync(dir, { recursive: true });
+  const files: Record<string, BoardFiles[string]> = { "usr/bin/epnic": { copy: await boardBinary(ARM64) } };
+  for (const glob of SOURCES)
+    for (const f of new Bun.Glob(glob).scanSync({ cwd: repoDir, dot: true }))
+      files[join("epnic", f)] = { copy: join(repoDir, f) };
+  const initrd = await boardImage(kernel, release, files, join(dir, "board.cpio"), say, ARM64);
+  const guest = new Guest({
+    kernel,
+    arch: ARM64,
+    dir,
+    socket: null,
+    memoryMiB: 1536,
+    load: [],
+    append: "hugepages=64",
+    qemu: ["-smp", "2", "-initrd", initrd],
+  });
+  let passed = 0;
+  try {
+    await guest.start(240_000);
+    await guest.must(
+      "modprobe -a vduse virtio_vdpa virtio_net tun uio_pci_generic; mkdir -p /run/netns && ln -s /rig/ip /usr/bin/ip",
+      60_000,
+    );
+    for (const name of TESTS) {
+      const command = `cd /epnic && PATH=/rig:/bin:/usr/bin BUN_BE_BUN=1 timeout 200 /usr/bin/epnic test --timeout 100000 ./test/hw/${name}.test.ts 2>&1`;
+      const { status, text } = await guest.sh(command, 240_000);
+      const count = (what: string): number => Number(text.match(new RegExp(`^ *(\\d+) ${what}$`, "m"))?.[1] ?? 0);
+      if (status !== 0 || count("fail") > 0 || count("pass") === 0)
+        throw new RigError(`arm64-unit: ${name}.test.ts ended with ${status}\n${text.slice(-3000)}`);
+      passed += count("pass");
+      for (const line of text.split("\n").filter((l) => /^(skipped|not tried):/.test(l)))
+        found.notes.push(`${name}: ${line}`);
+    }
+  } finally {
+    await guest.close();
+    rmSync(join(dir, "board.cpio"), { force: true });
+  }
+  rmSync(dir, { recursive: true, force: true });
+  found.notes.unshift(`${release}: ${passed} tests of ${TESTS.length} files passed (${TESTS.join(" ")})`);
+  return found;
+}
