@@ -68,6 +68,19 @@ async function live(o: Options): Promise<string> {
   return text;
 }
 
+/** what is used of a row of the report */
+interface Row {
+  case: string;
+  frame_bytes: number;
+  lost: number;
+  wrong: number;
+  mpps_to_host?: { median: number };
+  mpps_from_host?: { median: number };
+  rtt_us?: { p50: number } | null;
+}
+
+const kpps = (rate?: { median: number }): string => (rate ? `${(rate.median * 1000).toFixed(1)} kpps` : "-");
+
 const scenario: Scenario = {
   name: "live",
   about: "epnic bench live: frames of two sizes each way, the guest's own netdev as the other station",
@@ -75,7 +88,13 @@ const scenario: Scenario = {
   run: async (c) => {
     const text = await live({ ...c, seconds: "1", sizes: "60,1514", json: true });
     const found = emptyFindings();
-    for (const line of text.trim().split("\n")) found.notes.push(line);
+    const report = JSON.parse(text) as { rows: Row[] };
+    for (const r of report.rows) {
+      if (r.wrong > 0) throw new RigError(`live ${r.case} ${r.frame_bytes}: ${JSON.stringify(r)}`);
+      found.notes.push(
+        `${r.case} ${r.frame_bytes}: ${kpps(r.mpps_to_host)} to host, ${kpps(r.mpps_from_host)} from host${r.rtt_us ? `, ${r.rtt_us.p50.toFixed(0)} us` : ""}${r.lost ? `, ${r.lost} not back within 250 ms` : ""}`,
+      );
+    }
     return found;
   },
 };

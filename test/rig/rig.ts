@@ -146,6 +146,9 @@ async function main(): Promise<number> {
   });
   pruneLogs(ensureDir(logDir()));
   let failed = 0;
+  let right = 0;
+  let total = 0;
+  const start = performance.now();
   for (const { scenario, combination } of todo) {
     const begin = performance.now();
     const base = { scenario: scenario.name, ...combination, kernel: releases[combination.kernel] };
@@ -169,6 +172,8 @@ async function main(): Promise<number> {
         notes: f.notes,
         seconds,
       };
+      right += f.negotiationsRight;
+      total += f.negotiations;
       if (o.json) console.log(JSON.stringify(result));
       else
         console.log(
@@ -182,7 +187,10 @@ async function main(): Promise<number> {
       console.error((e as Error).message);
     }
   }
-  if (!o.json && todo.length > 0) console.log(`rig: ${todo.length - failed} of ${todo.length} ok`);
+  if (todo.length > 0)
+    say(
+      `${todo.length - failed} of ${todo.length} ok, ${right} of ${total} negotiations right, ${round((performance.now() - start) / 1000, 0)} s`,
+    );
   return failed === 0 ? 0 : 1;
 }
 
