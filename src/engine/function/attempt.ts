@@ -23,6 +23,8 @@ export function markedVector(cell: number): number {
 export class Attempt {
   /** what was in the queue words when the mark was set may be an earlier attempt's */
   doubtful = false;
+  /** MSI-X was seen in this life, or else in the last one; most hosts use it */
+  private usual: boolean;
   /** the queue vector cell was NO_VECTOR at some time in this life, so what it has now was written in it */
   private vectorKnown = true;
 
@@ -31,7 +33,9 @@ export class Attempt {
     private readonly common: number,
     private readonly dbi: Mmio,
     private readonly msixCap: number,
-  ) {}
+  ) {
+    this.usual = msixCap !== 0;
+  }
 
   /** No driver is at work; the registers are as after a reset. */
   reset(): void {
@@ -76,7 +80,18 @@ export class Attempt {
 
   /** MSI-X is on: an attempt that can fail and be followed by another. */
   get repeatable(): boolean {
-    return msixEnabled(this.dbi, this.msixCap);
+    const on = msixEnabled(this.dbi, this.msixCap);
+    if (on) this.usual = true;
+    return on;
+  }
+
+  /**
+   * A driver has come. It will use MSI-X if the last one did, and only then is it locked already: without vectors it
+   * has no other try, and is two reads from queue 0 to num_queues.
+   */
+  expectVectors(): void {
+    if (this.usual) this.lock();
+    this.usual = false;
   }
 
   /** The driver shall not go on to queue 1 before queue 0 was captured. */

@@ -134,7 +134,8 @@ export class QueueWords {
   expect(): void {
     if (this.attempt.same) return;
     this.attempt.mark();
-    if (!this.areZero()) this.doubt();
+    if (this.areZero()) this.attempt.expectVectors();
+    else this.doubt();
   }
 
   /** What is there was not seen to come behind the mark: believed when it changes, or when the first vector is there. */
