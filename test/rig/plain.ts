@@ -46,8 +46,8 @@ async function cycle(c: Context, irq: Combination["irq"], t: Tally, disturb: Dis
   });
   if (disturb !== null) await disturb(() => over);
   const bound = await bind;
-  const flows = bound.status === 0 && (await check.flows(c));
-  if (flows) {
+  const served = bound.status === 0 && !["refused", "stopped"].includes(String(c.board.stat().state.link));
+  if (served && (await check.flows(c))) {
     const up =
       c.board
         .log()
