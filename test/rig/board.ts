@@ -102,13 +102,13 @@ export class Board {
     this.ip(`link set ${NETDEV} up`);
   }
 
-  /** Poll a condition. @throws RigError with the tail of epnic's log */
-  async until(cond: () => boolean, ms: number, what: string): Promise<void> {
+  /** Poll a condition every so many ms. @throws RigError with the tail of epnic's log */
+  async until(cond: () => boolean, ms: number, what: string, every = 20): Promise<void> {
     const end = Date.now() + ms;
     while (!cond()) {
       this.mustRun();
       if (Date.now() > end) throw this.error(`${what}: not within ${ms / 1000} s`);
-      await Bun.sleep(20);
+      await Bun.sleep(every);
     }
   }
 

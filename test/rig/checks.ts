@@ -49,6 +49,9 @@ export interface Context {
   found: Findings;
 }
 
+/** between two looks at `epnic stat`, a process of its own, ms */
+export const STAT_MS = 200;
+
 const DRIVER = "/sys/bus/virtio/drivers/virtio_net";
 
 /** A failure with the logs of both sides and the engine's counters. */
@@ -167,7 +170,7 @@ export async function traffic(c: Context): Promise<(guestLives?: boolean) => Pro
   await c.guest.must(
     `(while :; do iperf3 -c ${BOARD_IP} -t 600 --bidir; sleep 0.2; done) > /dev/null 2>&1 & echo $! > /tmp/traffic`,
   );
-  await c.board.until(() => bytes() > before + 2 ** 20, 60_000, "TCP in the background");
+  await c.board.until(() => bytes() > before + 2 ** 20, 60_000, "TCP in the background", STAT_MS);
   return async (guestLives = true) => {
     await server.end();
     if (guestLives) await c.guest.must("kill -9 $(cat /tmp/traffic); killall -q -9 iperf3; true");

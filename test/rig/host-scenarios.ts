@@ -128,8 +128,9 @@ const blocked: Scenario = {
             diagnosis = String(c.board.stat().state.diagnosis ?? "");
             return diagnosis !== "";
           },
-          5000,
+          10_000,
           "a diagnosis in `epnic stat`",
+          check.STAT_MS,
         );
         if (!/iommu/i.test(diagnosis)) throw failure(c, `the diagnosis does not name the IOMMU: ${diagnosis}`);
         c.found.notes.push(diagnosis);

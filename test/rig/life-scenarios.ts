@@ -134,6 +134,7 @@ async function diagnosed(c: Context, what: RegExp): Promise<void> {
     },
     DIAGNOSIS_MS,
     `a diagnosis ${what} in \`epnic stat\``,
+    check.STAT_MS,
   );
   if (!c.board.log().includes(text)) throw failure(c, `the log does not say what stat says: ${text}`);
   c.found.notes.push(`after ${((Date.now() - since) / 1000).toFixed(1)} s: ${text}`);
