@@ -19,6 +19,8 @@ export interface Prerequisite {
 
 /** hugepage memory of a run (hw/open.ts) */
 const DMA_BYTES = 32 << 20;
+/** the size of the pages it is made of (dma-hugepage.ts) */
+const HUGE_KIB = 2048;
 const CAP = { NET_ADMIN: 12, SYS_RAWIO: 17, SYS_ADMIN: 21 } as const;
 
 function text(root: string, path: string): string {
@@ -64,18 +66,23 @@ function device(name: string, neededFor: NeededFor, root: string, path: string, 
   return { name, neededFor, ok, state: ok ? `/${path}` : `/${path} is not accessible`, fix: ok ? "" : "run as root" };
 }
 
+/** Pages of 2 MiB, which `run` takes; where the kernel's default is another size, the fix names theirs. */
 function hugepages(root: string): Prerequisite {
   const info = text(root, "proc/meminfo");
   const field = (key: string): number => Number(new RegExp(`^${key}:\\s*(\\d+)`, "m").exec(info)?.[1] ?? 0);
-  const pageKiB = field("Hugepagesize");
-  const free = field("HugePages_Free") * pageKiB * 1024;
   const base = { name: "hugepages", neededFor: "controller" as const };
-  if (pageKiB === 0)
+  if (field("Hugepagesize") === 0)
     return { ...base, ok: false, state: "the kernel has none", fix: "use a kernel with CONFIG_HUGETLBFS" };
-  const state = `${free >> 20} MiB free of ${(field("HugePages_Total") * pageKiB) >> 10} MiB, ${DMA_BYTES >> 20} MiB needed`;
+  const usual = field("Hugepagesize") === HUGE_KIB;
+  const pool = `sys/kernel/mm/hugepages/hugepages-${HUGE_KIB}kB`;
+  const count = (key: string, file: string): number => (usual ? field(key) : Number(text(root, `${pool}/${file}`)));
+  const total = count("HugePages_Total", "nr_hugepages");
+  const free = count("HugePages_Free", "free_hugepages") * HUGE_KIB * 1024;
+  const state = `${free / 2 ** 20} MiB free of ${(total * HUGE_KIB) >> 10} MiB, ${DMA_BYTES >> 20} MiB needed`;
   const ok = free >= DMA_BYTES;
-  const pages = field("HugePages_Total") + Math.ceil((DMA_BYTES - free) / (pageKiB * 1024));
-  return { ...base, ok, state, fix: ok ? "" : `echo ${pages} >/proc/sys/vm/nr_hugepages` };
+  const pages = total + Math.ceil((DMA_BYTES - free) / (HUGE_KIB * 1024));
+  const knob = usual ? "/proc/sys/vm/nr_hugepages" : `/${pool}/nr_hugepages`;
+  return { ...base, ok, state, fix: ok ? "" : `echo ${pages} >${knob}` };
 }
 
 function iommu(root: string): Prerequisite {

@@ -8,7 +8,7 @@
  *
  * Hazard: touching a page that the kernel has not mapped yet is a SIGBUS; pages named in descriptors always are.
  */
-import { check, cstring, libc, O_CLOEXEC, O_RDONLY, ptrOf } from "./libc.ts";
+import { check, cstring, libc, O_CLOEXEC, O_RDONLY, PAGE_SIZE, ptrOf } from "./libc.ts";
 import { ld8, unmap, view } from "./mem.ts";
 import type { LocalBuffers } from "./net-port.ts";
 
@@ -24,7 +24,9 @@ export interface BufferBus {
 /** what learn() returns when there is no physical address */
 export const PAGE_UNREACHABLE = -1;
 
+/** bytes of an entry of the table, whatever the kernel's page size is: the engine cuts elements at these */
 const PAGE = 4096;
+const PAGE_SHIFT = Math.log2(PAGE_SIZE);
 const TWO32 = 4294967296;
 const PRESENT = 31;
 
@@ -76,13 +78,13 @@ export class BouncePages implements LocalBuffers {
     const at = this.#ptr + page * PAGE;
     // The frame shows only after the page was touched by this process.
     ld8(at);
-    if (libc.pread(this.#pagemap, this.#entryPtr, 8, (at / PAGE) * 8) !== 8) return PAGE_UNREACHABLE;
+    if (libc.pread(this.#pagemap, this.#entryPtr, 8, Math.floor(at / PAGE_SIZE) * 8) !== 8) return PAGE_UNREACHABLE;
     const lo = this.#entry[0]!;
     const hi = this.#entry[1]!;
     const frameHi = hi & 0x7fffff;
     if (hi >>> PRESENT === 0 || (lo === 0 && frameHi === 0)) return PAGE_UNREACHABLE;
-    this.pageBusLo[page] = lo << 12;
-    this.pageBusHi[page] = (frameHi << 12) | (lo >>> 20);
+    this.pageBusLo[page] = (lo << PAGE_SHIFT) | (at % PAGE_SIZE);
+    this.pageBusHi[page] = (frameHi << PAGE_SHIFT) | (lo >>> (32 - PAGE_SHIFT));
     this.learnt++;
     return 0;
   }

@@ -25,6 +25,7 @@ import {
   O_CLOEXEC,
   O_CREAT,
   O_RDWR,
+  PAGE_SIZE,
   PROT_READ,
   PROT_WRITE,
 } from "./libc.ts";
@@ -35,7 +36,6 @@ export const HUGE_1G = 1024 * 1024 * 1024;
 /** log2 of the page size goes into bits 26.. of the memfd flags (linux/memfd.h) */
 const MFD_SIZE_SHIFT = 26;
 const MADV_REMOVE = 9;
-const SMALL_PAGE = 4096;
 
 const sysfsPages = (pageSize: number): string => `/sys/kernel/mm/hugepages/hugepages-${pageSize / 1024}kB`;
 
@@ -68,7 +68,7 @@ const reserve = (pageSize: number, pages: number): string =>
 
 /**
  * Physical addresses of `count` pages of `pageSize` bytes from `ptr` on (proc/pid/pagemap, Linux
- * admin-guide/mm/pagemap.rst: bit 63 present, bits 54:0 the frame number).
+ * admin-guide/mm/pagemap.rst: an entry a page of the kernel's size, bit 63 present, bits 54:0 the frame number).
  * @throws Fault E_PERM without CAP_SYS_ADMIN (the kernel then shows frame 0), E_SYS a page is not present
  */
 export function physicalPages(ptr: number, count: number, pageSize: number): number[] {
@@ -77,7 +77,7 @@ export function physicalPages(ptr: number, count: number, pageSize: number): num
     const entry = Buffer.alloc(8);
     const out: number[] = [];
     for (let i = 0; i < count; i++) {
-      const at = ((ptr + i * pageSize) / SMALL_PAGE) * 8;
+      const at = ((ptr + i * pageSize) / PAGE_SIZE) * 8;
       if (readSync(fd, entry, 0, 8, at) !== 8) throw new Fault("E_SYS", `pagemap entry at ${at} could not be read`);
       const hi = entry.readUInt32LE(4);
       if (hi >>> 31 === 0) throw new Fault("E_SYS", `page ${i} of ${count} is not in memory`);
@@ -88,7 +88,7 @@ export function physicalPages(ptr: number, count: number, pageSize: number): num
           "the kernel does not show physical addresses to this process",
           "run with CAP_SYS_ADMIN",
         );
-      out.push(frame * SMALL_PAGE);
+      out.push(frame * PAGE_SIZE);
     }
     return out;
   } finally {

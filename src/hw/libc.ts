@@ -77,6 +77,7 @@ const signatures = {
   getsockname: { args: ["i32", "ptr", "ptr"], returns: "i32" },
   // process
   getpid: { args: [], returns: "i32" },
+  getpagesize: { args: [], returns: "i32" },
   geteuid: { args: [], returns: "i32" },
   setns: { args: ["i32", "i32"], returns: "i32" },
   unshare: { args: ["i32"], returns: "i32" },
@@ -102,6 +103,9 @@ function openLibc(): Libc {
 }
 
 export const libc: Libc = openLibc();
+
+/** bytes of a page of this kernel: 4096, on arm64 also 16384 or 65536 */
+export const PAGE_SIZE = libc.getpagesize();
 
 // one JS thread is one system thread, and every Worker has its own instance of this module
 const errnoPtr = libc.__errno_location();

@@ -15,12 +15,12 @@ import {
   O_CLOEXEC,
   O_RDWR,
   O_SYNC,
+  PAGE_SIZE,
   PROT_READ,
   PROT_WRITE,
 } from "./libc.ts";
 import { unmap } from "./mem.ts";
 
-const PAGE = 4096;
 const hex = (v: number): string => `0x${v.toString(16)}`;
 
 /** A piece of a file or of physical memory in this process. */
@@ -78,8 +78,8 @@ function map(path: string, flags: number, offset: number, size: number, h: Hints
     // a regular file (a PCI resource, a test image) must be long enough: beyond its end a load kills the process
     if (stat.isFile() && stat.size < offset + size)
       throw new Fault("E_CONFIG", `${h.what} needs ${hex(offset + size)} bytes, ${path} has ${hex(stat.size)}`);
-    const before = offset % PAGE;
-    const mapped = Math.ceil((before + size) / PAGE) * PAGE;
+    const before = offset % PAGE_SIZE;
+    const mapped = Math.ceil((before + size) / PAGE_SIZE) * PAGE_SIZE;
     const base = libc.mmap(null, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset - before);
     if (mapFailed(base)) throw failure("mmap", errnoName(errno()), h);
     return new Mapping(Number(base) + before, size, Number(base), mapped);

@@ -152,6 +152,15 @@ test("every prerequisite tells its state, and a fix when it is missing", async (
   });
   put("proc/meminfo", "HugePages_Total:       40\nHugePages_Free:        20\nHugepagesize:       2048 kB\n");
   expect((await find("hugepages")).ok).toBe(true);
+  // arm64 with pages of 16 KiB: the default hugepage is not what run takes
+  put("proc/meminfo", "HugePages_Total:       40\nHugePages_Free:        20\nHugepagesize:      32768 kB\n");
+  put("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "4\n");
+  put("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "3\n");
+  expect(await find("hugepages")).toMatchObject({
+    ok: false,
+    state: "6 MiB free of 8 MiB, 32 MiB needed",
+    fix: "echo 17 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
+  });
   expect((await find("iommu")).ok).toBe(true);
   put("sys/class/iommu/smmu3.0", "");
   expect(await find("iommu")).toMatchObject({ ok: false, fix: expect.stringContaining("iommu.passthrough=1") });
