@@ -2,7 +2,7 @@
  * Rules that both personalities use to judge what was sampled: is this a ring, do two rings overlap, which vectors are
  * believable. Pure functions on int32 words; text only for refusals. Why each rule exists: docs/function.md.
  */
-import { availBytes, DESC_SIZE, NO_VECTOR, usedBytes } from "../../hw/virtio.layout.ts";
+import { availBytes, DESC_SIZE, LEGACY_PAGE, NO_VECTOR, usedBytes } from "../../hw/virtio.layout.ts";
 import type { QueueCapture } from "./host-function.ts";
 
 /** Words of one queue's addresses in the order in which every known driver writes them. */
@@ -157,6 +157,21 @@ export function ringFault(w: Int32Array, size: number, maxSize: number): string 
     default:
       return `${all} were not seen while queue_select named this queue`;
   }
+}
+
+/** Put the ring of a legacy page number into `q`: VIRTIO 1.2 2.7.2, used ring on the next page. */
+export function legacyRing(q: QueueCapture, pfn: number, size: number, vector: number): void {
+  const desc = pfn * LEGACY_PAGE;
+  const avail = desc + DESC_SIZE * size;
+  const used = roundUp(avail + availBytes(size), LEGACY_PAGE);
+  q.size = size;
+  q.descHi = Math.floor(desc / TWO32) | 0;
+  q.descLo = (desc % TWO32) | 0;
+  q.availHi = Math.floor(avail / TWO32) | 0;
+  q.availLo = (avail % TWO32) | 0;
+  q.usedHi = Math.floor(used / TWO32) | 0;
+  q.usedLo = (used % TWO32) | 0;
+  q.vector = vector;
 }
 
 export function emptyQueue(): QueueCapture {

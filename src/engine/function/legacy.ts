@@ -5,8 +5,6 @@
  */
 import { ld8, ld16, ld32, st8, st16, st32, wmb } from "../../hw/mem.ts";
 import {
-  availBytes,
-  DESC_SIZE,
   F_STATUS,
   LEGACY_CONFIG_MSIX,
   LEGACY_CONFIG_NO_MSIX,
@@ -15,7 +13,6 @@ import {
   LEGACY_ISR,
   LEGACY_MSI_CONFIG_VECTOR,
   LEGACY_MSI_QUEUE_VECTOR,
-  LEGACY_PAGE,
   LEGACY_QUEUE_NOTIFY,
   LEGACY_QUEUE_NUM,
   LEGACY_QUEUE_PFN,
@@ -28,7 +25,7 @@ import {
   STATUS_NEEDS_RESET,
 } from "../../hw/virtio.layout.ts";
 import { MARK, markedVector } from "./attempt.ts";
-import { emptyQueue, judgeVectors, queuesOverlap } from "./capture.ts";
+import { emptyQueue, judgeVectors, legacyRing, queuesOverlap } from "./capture.ts";
 import { legacyHeader } from "./features.ts";
 import {
   FN_DOWN,
@@ -54,7 +51,6 @@ import {
 const NOTIFY_PARKED = 0xffff;
 /** bit 31 is never offered, so no driver writes this */
 const FEATURES_PARKED = 0x80000000 | 0;
-const TWO32 = 4294967296;
 /** upper byte of the config vector, and a value that no vector and not NO_VECTOR has there; see attempt.ts */
 const VECTOR_HIGH = LEGACY_MSI_CONFIG_VECTOR + 1;
 
@@ -289,8 +285,8 @@ export class LegacyFunction implements HostFunction {
         status,
         `the driver accepted features 0x${hex(accepted)}, 0x${hex(parts.features)} were offered`,
       );
-    place(queues[0], older, parts.queueSize, this.msix);
-    place(queues[1], newer, parts.queueSize, this.msix);
+    legacyRing(queues[0], older.pfn, parts.queueSize, this.msix ? older.vector : NO_VECTOR);
+    legacyRing(queues[1], newer.pfn, parts.queueSize, this.msix ? newer.vector : NO_VECTOR);
     if (queuesOverlap(queues[0], queues[1]))
       return this.refuse(
         status,
@@ -399,21 +395,6 @@ export class LegacyFunction implements HostFunction {
     this.live = false;
     this.parts.onClose();
   }
-}
-
-/** Ring of a page number: VIRTIO 1.2 2.7.2, used ring on the next page. */
-function place(q: QueueCapture, f: Found, size: number, msix: boolean): void {
-  const desc = f.pfn * LEGACY_PAGE;
-  const avail = desc + DESC_SIZE * size;
-  const used = Math.ceil((avail + availBytes(size)) / LEGACY_PAGE) * LEGACY_PAGE;
-  q.size = size;
-  q.descHi = Math.floor(desc / TWO32) | 0;
-  q.descLo = (desc % TWO32) | 0;
-  q.availHi = Math.floor(avail / TWO32) | 0;
-  q.availLo = (avail % TWO32) | 0;
-  q.usedHi = Math.floor(used / TWO32) | 0;
-  q.usedLo = (used % TWO32) | 0;
-  q.vector = msix ? f.vector : NO_VECTOR;
 }
 
 const hex = (v: number): string => (v >>> 0).toString(16);

@@ -9,8 +9,6 @@ import {
   COMMON_DFSELECT,
   COMMON_GF,
   COMMON_GFSELECT,
-  COMMON_MSIX,
-  COMMON_Q_MSIX,
   COMMON_Q_NOFF,
   COMMON_Q_RESET,
   COMMON_Q_SELECT,
@@ -27,7 +25,7 @@ import {
   STATUS_NEEDS_RESET,
 } from "../../hw/virtio.layout.ts";
 import { Attempt } from "./attempt.ts";
-import { judgeVectors, queuesOverlap } from "./capture.ts";
+import { queuesOverlap } from "./capture.ts";
 import { acceptedModern } from "./features.ts";
 import {
   FN_DOWN,
@@ -39,6 +37,7 @@ import {
   type HostFunction,
   type QueueCapture,
 } from "./host-function.ts";
+import { NotifyWord } from "./notify.ts";
 import {
   emptyStats,
   type FunctionParts,
@@ -52,10 +51,10 @@ import {
 } from "./parts.ts";
 import { QueueWords } from "./queue-words.ts";
 import { MODERN_DEVICE, MODERN_ISR, MODERN_NOTIFY } from "./setup.ts";
+import { judgeSetup } from "./verdict.ts";
 
 /** what device_feature_select holds until a driver writes it: every life begins with such a write */
 const SELECT_PARKED = -1;
-const NOTIFY_PARKED = -1;
 /** a queue_select that moves under every sample is not a driver at rest */
 const SETTLE_TRIES = 4;
 
@@ -108,8 +107,7 @@ export class ModernFunction implements HostFunction {
   private isrCountdown = 0;
   private resetQueue = -1;
   private readonly offersRingReset: boolean;
-  private readonly hints = new Int32Array(2).fill(-1);
-  private readonly hinted = new Uint8Array(2);
+  private readonly notify: NotifyWord;
 
   /** @param life goes on without FN_UP when the registers in `parts.bar` are still those it was frozen with */
   constructor(
@@ -122,6 +120,7 @@ export class ModernFunction implements HostFunction {
     this.vectors = parts.vectors;
     this.intxPin = parts.intxPin;
     this.offersRingReset = ((parts.features >>> F_GUEST_TSO6) & 1) === 1;
+    this.notify = new NotifyWord(parts.bar + MODERN_NOTIFY);
     this.attempt = new Attempt(this.common, parts.dbi, parts.msixCap);
     this.words = new QueueWords(this.common, parts.queueSize, this.stats, this.attempt);
     this.queues = this.words.queues;
@@ -202,11 +201,10 @@ export class ModernFunction implements HostFunction {
     st32(c + COMMON_DF, this.parts.features);
     st16(c + COMMON_Q_NOFF, 0);
     st16(c + COMMON_Q_RESET, 0);
-    st32(this.parts.bar + MODERN_NOTIFY, NOTIFY_PARKED);
+    this.notify.reset();
     st8(this.parts.bar + MODERN_ISR, ISR_QUEUE);
     this.isrCountdown = 0;
     this.gone = false;
-    this.hinted.fill(0);
     this.parts.config.write(this.parts.bar + MODERN_DEVICE);
     this.words.reset();
     // queue words are written only behind FEATURES_OK: if it is there now, the zeroing may have hit a fast driver's
@@ -246,25 +244,10 @@ export class ModernFunction implements HostFunction {
     if (ld8(c + COMMON_STATUS) !== status || (ld32(c + COMMON_DFSELECT) | 0) !== SELECT_PARKED) return FN_NONE;
 
     if (this.tainted) return this.refuse(status, "the driver was faster than the reset of the registers");
-    for (let k = 0; k < 2; k++) if (words.valid[k] === 0) return this.refuse(status, words.fault(k));
-    if (!this.attempt.same)
-      return this.refuse(status, "an attempt of the driver to set up its queues began behind what was captured");
-    const [rx, tx] = this.queues;
-    if (queuesOverlap(rx, tx)) return this.refuse(status, "the rings of queue 0 and queue 1 overlap");
     this.msix = msixEnabled(parts.dbi, parts.msixCap);
-    const mode = this.msix ? 1 : 0;
-    if (words.msixAt[0] !== mode || words.msixAt[1] !== mode)
-      return this.refuse(
-        status,
-        "the driver changed between MSI-X and INTx after a queue was captured (a retry was missed)",
-      );
-    if (this.msix) {
-      const why = judgeVectors(rx.vector, tx.vector, words.vectorSure[0] === 1, parts.vectors);
-      if (why !== "") return this.refuse(status, why);
-    } else {
-      rx.vector = NO_VECTOR;
-      tx.vector = NO_VECTOR;
-    }
+    const why = judgeSetup(words, this.attempt, this.msix, parts.vectors);
+    if (why !== "") return this.refuse(status, why);
+    if (!this.msix) for (const q of this.queues) q.vector = NO_VECTOR;
     const a = acceptedModern(parts.features, select, resting);
     if (a.refusal !== "") return this.refuse(status, a.refusal);
     this.featuresLo = a.lo;
@@ -387,22 +370,7 @@ export class ModernFunction implements HostFunction {
   }
 
   notifyHint(queue: number): number {
-    const at = this.parts.bar + MODERN_NOTIFY;
-    const value = ld32(at) | 0;
-    if (value !== NOTIFY_PARKED) {
-      st32(at, NOTIFY_PARKED);
-      // one word serves both queues and notifies collapse: the other one may have been overwritten
-      const k = value & 1;
-      this.hints[k] = value;
-      this.hinted[k] = 1;
-      if (this.hinted[1 - k] === 0) {
-        this.hints[1 - k] = 1 - k;
-        this.hinted[1 - k] = 1;
-      }
-    }
-    if (this.hinted[queue] === 0) return -1;
-    this.hinted[queue] = 0;
-    return this.hints[queue]! >>> 0;
+    return this.notify.hint(queue);
   }
 
   get negotiating(): boolean {
@@ -419,8 +387,6 @@ export class ModernFunction implements HostFunction {
     this.live = false;
     this.state = WATCHING;
     st8(this.common + COMMON_STATUS, 0);
-    st16(this.common + COMMON_MSIX, NO_VECTOR);
-    st16(this.common + COMMON_Q_MSIX, NO_VECTOR);
     resetMsix(parts);
     this.lastStatus = 0;
     this.clean();

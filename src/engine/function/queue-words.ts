@@ -1,7 +1,6 @@
 /**
  * Follows the modern function's one set of queue registers while the host's driver sets up its queues, and keeps what
- * each queue got. Only samples: the words are zeroed when no driver is setting up queues (reset, torn-down attempt)
- * and once both queues are captured. It judges queues, not the whole negotiation (modern.ts).
+ * each queue got. Only samples: the words are zeroed when no driver is at work on them and once both queues are captured.
  */
 import { ld16, ld32, st16, st32, wmb } from "../../hw/mem.ts";
 import {
@@ -395,9 +394,7 @@ export class QueueWords {
   /** Why queue k has no usable capture. */
   fault(k: number): string {
     const q = `queue ${k} (${k === 0 ? "receive" : "transmit"})`;
-    let any = 0;
-    for (let i = 0; i < QUEUE_WORDS; i++) any |= this.raw[k]![i]!;
-    if (any === 0) return `${q} was never seen being set up`;
+    if (this.raw[k]!.every((w) => w === 0)) return `${q} was never seen being set up`;
     return `${q}: ${ringFault(this.raw[k]!, this.rawSize[k]!, this.maxSize)}`;
   }
 }
