@@ -144,8 +144,8 @@ export class ToHost {
       if (this.burstBytes * BURSTS >= this.limits.inflightBytes) break;
       rc = this.chain();
     }
-    ch.gather?.();
     if (this.begun > 0) this.endBurst(before);
+    else ch.commit();
     return rc < 0 ? rc : this.begun;
   }
 
@@ -173,6 +173,7 @@ export class ToHost {
   private announce(): void {
     const { hq, ch } = this;
     this.owedBytes = 0;
+    ch.gather?.();
     hq.publish(ch);
     if (hq.wantsInterrupt()) {
       this.irq.raise(ch, this.vector);

@@ -21,6 +21,12 @@ export interface DmaChannel {
    * commit(). The caller has checked room().
    */
   put(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): void;
+  /**
+   * Only where several channels are one: what is put after spread() needs no order among itself, what is put after
+   * gather() reaches the host after everything before it. Both end with commit().
+   */
+  spread?(): void;
+  gather?(): void;
   /** Hand everything put since the last commit to the hardware (one fence), ring the doorbell when the channel rests. */
   commit(): void;
   /**

@@ -5,6 +5,7 @@ import { Iatu } from "../../hw/iatu.ts";
 import { MsixTable } from "../../hw/irq.ts";
 import { fill, st32 } from "../../hw/mem.ts";
 import { CAP_ID_MSIX, MSIX_CTL_ENABLE, MSIX_ENTRY_DATA } from "../../hw/pci.layout.ts";
+import { StripedChannel } from "../../hw/striped-channel.ts";
 import { DataPath } from "../datapath.ts";
 import { EdmaFetcher, WindowFetcher } from "../fetch.ts";
 import { Interrupts } from "../interrupts.ts";
@@ -20,11 +21,13 @@ export interface Variant {
   readonly tuning: Partial<Tuning>;
   /** frames of one burst */
   readonly burst: number;
+  /** write channels that carry frames */
+  readonly lanes: 1 | 2;
   /** the host's rings are read by the CPU through the window */
   readonly window: boolean;
 }
 
-export const FULL: Variant = { tuning: {}, burst: 64, window: false };
+export const FULL: Variant = { tuning: {}, burst: 64, lanes: 2, window: false };
 
 export class EpnicRig extends LinkRig {
   readonly dp: DataPath;
@@ -33,7 +36,8 @@ export class EpnicRig extends LinkRig {
     super(o);
     const { controller: ctrl, endpoint } = this.model;
     const edma = new Edma(ctrl);
-    const write = edma.open(true, 0, ELEMENTS);
+    const first = edma.open(true, 0, ELEMENTS);
+    const write = variant.lanes === 1 ? first : new StripedChannel(first, edma.open(true, 1, ELEMENTS));
     const read = edma.open(false, 0, ELEMENTS);
     const fetch = edma.open(false, 1, ELEMENTS);
     endpoint.cfgWrite(findCap(ctrl, CAP_ID_MSIX) + 2, 2, MSIX_CTL_ENABLE);
@@ -45,7 +49,7 @@ export class EpnicRig extends LinkRig {
     const fetcher = variant.window
       ? new WindowFetcher(ctrl, new Iatu(ctrl), 0, 4, ctrl.core.windowAlign)
       : new EdmaFetcher(fetch);
-    const limits = { burst: variant.burst, inflightBytes: 512 * 1024 };
+    const limits = { burst: variant.burst, inflightBytes: 256 * 1024 };
     const tuning = { ...TUNING, ...variant.tuning };
     this.dp = new DataPath(ctrl, this.port, { write, read, fetch }, fetcher, irq, o.ring, limits, tuning);
     this.dp.attach({

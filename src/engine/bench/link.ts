@@ -27,6 +27,7 @@ export const WITHOUT = {
   "calm-looks": { ...FULL, tuning: { calmGap: TUNING.pollGap } },
   guess: { ...FULL, tuning: { guess: false } },
   "lazy-used": { ...FULL, tuning: { lazyTurns: 0 } },
+  "second-channel": { ...FULL, lanes: 1 },
   "header-in-place": FULL,
 } as const satisfies Record<string, Variant>;
 export type Without = keyof typeof WITHOUT;

@@ -159,7 +159,7 @@ export function openLink(
   hostMemory: number,
 ): LinkModel {
   const timing = preset(named);
-  const endpoint = new EndpointModel({ seed, timing, turnNs, boardMemory, readChannels: 2, writeChannels: 1 });
+  const endpoint = new EndpointModel({ seed, timing, turnNs, boardMemory, readChannels: 2, writeChannels: 2 });
   const host = new HostMemory({ bytes: hostMemory, base: 0x1_0000_0000, strict: false });
   const messages = { count: 0, at: 0 };
   endpoint.attach({

@@ -17,7 +17,10 @@ import type { Requester } from "./link.ts";
 import { type LinkTiming, TLP_REQUEST } from "./timing.ts";
 import { Wire } from "./wire.ts";
 
+/** bytes that a read element asks for at once */
 const CHUNK = 2048;
+/** packets that a write element sends before other channels have their turn on the link */
+const WRITE_PACKETS = 2;
 const SLOTS = 1024;
 /** slotLane of what the board's CPU sent */
 const CPU_LANE = -1;
@@ -251,7 +254,8 @@ export class TimedDma {
       this.#push(now + this.timing.elementNs, NEXT, lane);
       return;
     }
-    let size = lane.left < CHUNK ? lane.left : CHUNK;
+    const most = lane.ch.isWrite ? WRITE_PACKETS * this.timing.mps : CHUNK;
+    let size = lane.left < most ? lane.left : most;
     if (!lane.ch.isWrite) {
       size = this.wire.requestable(lane.src, size, now);
       if (size === 0) {
