@@ -1,14 +1,16 @@
 /**
- * The two architectures of the rig's machines: where their unpacked files are, how a program of theirs is run on this
- * machine, and what QEMU has to be told to make one. Names and paths only.
+ * The two architectures of the rig's machines: where their unpacked files are and what fetches them, how a program of theirs is
+ * run on this machine, and what QEMU has to be told to make one.
  */
 import { join } from "node:path";
-import { arm64KernelDir, arm64Root, emulator, emulatorRoot } from "./arm64-packages.ts";
+import { arm64KernelDir, arm64Root, emulator, emulatorRoot, type Flavour, fetchArm64 } from "./arm64-packages.ts";
+import { fetchModules, moduleTree } from "./board-packages.ts";
 import { fromRoot, kernelDir, repoDir, rootDir } from "./cache.ts";
-import type { KernelName } from "./packages.ts";
+import { fetchAll, type KernelName } from "./packages.ts";
 
 export interface Arch {
-  readonly name: "amd64" | "arm64";
+  /** names cached images */
+  readonly name: "amd64" | "arm64" | "arm64-16k";
   /** Debian's multiarch folder */
   readonly triplet: string;
   /** where its programs look for the dynamic loader, without the leading slash */
@@ -19,6 +21,10 @@ export interface Arch {
   /** unpacked userland */
   root(): string;
   vmlinuz(kernel: KernelName): string;
+  /** Have a board's kernel and modules in the cache. @returns its release */
+  fetchBoard(kernel: KernelName, say: (text: string) => void): Promise<string>;
+  /** lib/modules/RELEASE of a board below it */
+  moduleTree(kernel: KernelName): string;
   /** modules of a kernel in one folder, to be loaded by insmod; null where the rig keeps only a tree for modprobe */
   flatModules(kernel: KernelName): string | null;
   /** command line of its dynamic loader on this machine */
@@ -42,6 +48,12 @@ export const AMD64: Arch = {
   buildName: "x64",
   root: rootDir,
   vmlinuz: (kernel) => join(kernelDir(kernel), "vmlinuz"),
+  fetchBoard: async (kernel, say) => {
+    const release = (await fetchAll([kernel], { say }))[kernel]!;
+    await fetchModules(kernel, release, say);
+    return release;
+  },
+  moduleTree,
   flatModules: (kernel) => join(kernelDir(kernel), "modules"),
   runLoader: () => [fromRoot("x")[0]!],
   qemu: () => [
@@ -53,17 +65,23 @@ export const AMD64: Arch = {
 };
 
 /** QEMU's `virt` board as a small server has it: GICv3, PCIe with its registers and large BARs above memory. */
-export const ARM64: Arch = {
-  name: "arm64",
+const arm64 = (flavour: Flavour): Arch => ({
+  name: `arm64${flavour}`,
   triplet: "aarch64-linux-gnu",
   loader: "lib/ld-linux-aarch64.so.1",
   binary: join(repoDir, "dist/epnic-arm64"),
   buildName: "arm64",
   root: arm64Root,
-  vmlinuz: (kernel) => join(arm64KernelDir(kernel), "vmlinuz"),
+  vmlinuz: (kernel) => join(arm64KernelDir(kernel, flavour), "vmlinuz"),
+  fetchBoard: (kernel, say) => fetchArm64(kernel, say, flavour),
+  moduleTree: (kernel) => join(arm64KernelDir(kernel, flavour), "tree"),
   flatModules: () => null,
   runLoader: () => [...emulator("usr/bin/qemu-aarch64"), join(arm64Root(), "usr/lib/ld-linux-aarch64.so.1")],
   qemu: () => [...emulator("usr/bin/qemu-system-aarch64"), ...folders([emulatorRoot(), rootDir()], ["usr/share/qemu"])],
   machine: ["-cpu", "cortex-a76", "-machine", "virt,gic-version=3,memory-backend=mem"],
   append: "console=ttyAMA0 rig.tty=ttyAMA1",
-};
+});
+
+export const ARM64 = arm64("");
+/** the same machine with a kernel whose pages have 16 KiB */
+export const ARM64_16K = arm64("-16k");

@@ -27,8 +27,11 @@ const armDir = (): string => join(cacheDir(), "arm64");
 export const emulatorRoot = (): string => join(armDir(), "emulator");
 /** unpacked arm64 userland */
 export const arm64Root = (): string => join(armDir(), "root");
+/** Debian's arm64 kernels by page size: 4 KiB, 16 KiB */
+export type Flavour = "" | "-16k";
 /** vmlinuz and tree/lib/modules/RELEASE of a kernel */
-export const arm64KernelDir = (kernel: KernelName): string => join(armDir(), "kernels", kernel);
+export const arm64KernelDir = (kernel: KernelName, flavour: Flavour): string =>
+  join(armDir(), "kernels", `${kernel}${flavour}`);
 
 /** Command line of a program of emulatorRoot() that runs on this machine. */
 export function emulator(program: string): string[] {
@@ -89,16 +92,15 @@ async function fetchUserland(say: (text: string) => void): Promise<void> {
 }
 
 /** An arm64 kernel with the modules of a board. */
-async function fetchArm64Kernel(kernel: KernelName, say: (text: string) => void): Promise<void> {
-  const dir = arm64KernelDir(kernel);
+async function fetchArm64Kernel(kernel: KernelName, flavour: Flavour, say: (text: string) => void): Promise<void> {
+  const dir = arm64KernelDir(kernel, flavour);
   if (done(dir)) return;
   const a = await apt("arm64");
   const target = kernel === "newest" ? "trixie-backports" : null;
-  const specs = (await a.closure(target, ["linux-image-arm64"])).filter((s) =>
-    /^linux-(image|binary|modules|base)-\d/.test(s),
-  );
+  const name = `linux-image-arm64${flavour}`;
+  const specs = (await a.closure(target, [name])).filter((s) => /^linux-(image|binary|modules|base)-\d/.test(s));
   const release = specs.map((s) => s.match(/^linux-image-(\d[^=]*)=/)?.[1]).find((r) => r !== undefined);
-  if (release === undefined) throw new RigError(`linux-image-arm64 for ${kernel} names no kernel package`);
+  if (release === undefined) throw new RigError(`${name} for ${kernel} names no kernel package`);
   rmSync(dir, { recursive: true, force: true });
   const tree = join(dir, "tree");
   mkdirSync(tree, { recursive: true });
@@ -108,7 +110,7 @@ async function fetchArm64Kernel(kernel: KernelName, say: (text: string) => void)
     `*/modules/${release}/modules.*`,
   ].map((p) => `'${p}'`);
   for (const spec of specs) {
-    say(`arm64 kernel ${kernel}: ${spec}`);
+    say(`arm64 kernel ${kernel}${flavour}: ${spec}`);
     const deb = await a.download(spec);
     // tar ends with 2 when a pattern matches nothing in this package; what is really missing shows below
     await run([
@@ -149,11 +151,15 @@ export async function fetchArm64User(say: (text: string) => void): Promise<void>
 }
 
 /** Everything a board of arm64 needs. Quick when it is there. @returns the kernel's release */
-export async function fetchArm64(kernel: KernelName, say: (text: string) => void): Promise<string> {
+export async function fetchArm64(
+  kernel: KernelName,
+  say: (text: string) => void,
+  flavour: Flavour = "",
+): Promise<string> {
   if (!VDUSE_KERNELS.includes(kernel))
     throw new RigError(`an arm64 board needs a kernel with VDUSE: ${VDUSE_KERNELS.join(" or ")}, not ${kernel}`);
   await fetchArm64User(say);
-  const release = join(arm64KernelDir(kernel), "release");
-  if (!done(arm64KernelDir(kernel))) await whole(say, () => fetchArm64Kernel(kernel, say));
-  return readFileSync(release, "utf8");
+  const dir = arm64KernelDir(kernel, flavour);
+  if (!done(dir)) await whole(say, () => fetchArm64Kernel(kernel, flavour, say));
+  return readFileSync(join(dir, "release"), "utf8");
 }

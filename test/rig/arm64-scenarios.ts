@@ -1,5 +1,5 @@
 /** Scenarios on arm64: the whole board, tests of src/hw on an arm64 machine, and the program alone under user emulation. */
-import { ARM64 } from "./arch.ts";
+import { ARM64, ARM64_16K, type Arch } from "./arch.ts";
 import { arm64Unit } from "./arm64-unit.ts";
 import { arm64User } from "./arm64-user.ts";
 import { boardTraffic } from "./board-scenarios.ts";
@@ -9,26 +9,24 @@ import type { Combination, Scenario } from "./scenario.ts";
 const fits = (c: Combination): boolean =>
   c.mode === "held" && c.personality === "modern" && c.irq === "msix" && c.kernel !== "6.1";
 
+const board = (name: string, about: string, boardArch: Arch): Scenario => ({
+  name,
+  about,
+  fits,
+  run: (c) => boardTraffic({ name, boardKernel: c.kernel, boardArch, hostKernel: c.kernel, holdMs: 120 }),
+});
+const unit = (name: string, about: string, arch: Arch): Scenario => ({
+  name,
+  about,
+  fits,
+  run: (c) => arm64Unit(c.kernel, arch),
+});
+
 export const ARM64_SCENARIOS: readonly Scenario[] = [
-  {
-    name: "board-arm64",
-    about: "as board-amd64 with an arm64 machine as the board: Debian's arm64 kernel and epnic-arm64",
-    fits,
-    run: (c) =>
-      boardTraffic({
-        name: "board-arm64",
-        boardKernel: c.kernel,
-        boardArch: ARM64,
-        hostKernel: c.kernel,
-        holdMs: 120,
-      }),
-  },
-  {
-    name: "arm64-unit",
-    about: "tests of src/hw inside an arm64 machine: access widths, wait loops, structures, hugepages",
-    fits,
-    run: (c) => arm64Unit(c.kernel),
-  },
+  board("board-arm64", "as board-amd64, the board an arm64 machine with Debian's arm64 kernel and epnic-arm64", ARM64),
+  board("board-arm64-16k", "as board-arm64 with the kernel whose pages have 16 KiB", ARM64_16K),
+  unit("arm64-unit", "tests of src/hw inside an arm64 machine: access widths, wait loops, structures", ARM64),
+  unit("arm64-unit-16k", "the same with pages of 16 KiB", ARM64_16K),
   {
     name: "arm64-user",
     about: "epnic-arm64 under user emulation: both personalities and back ends, checked TCP, no machine",

@@ -6,8 +6,7 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { RigError } from "./apt.ts";
-import { ARM64 } from "./arch.ts";
-import { fetchArm64 } from "./arm64-packages.ts";
+import type { Arch } from "./arch.ts";
 import { type BoardFiles, boardBinary, boardImage } from "./board-image.ts";
 import { logDir, repoDir } from "./cache.ts";
 import { emptyFindings, type Findings } from "./checks.ts";
@@ -28,26 +27,26 @@ const SOURCES = [
 const TESTS = ["mem", "libc", "vduse", "dma-hugepage", "affinity", "irq", "edma", "iatu", "dbi", "tap"];
 
 /** The tests that are run, with their counts. @throws RigError when one fails */
-export async function arm64Unit(kernel: KernelName): Promise<Findings> {
+export async function arm64Unit(kernel: KernelName, arch: Arch): Promise<Findings> {
   const found = emptyFindings();
   const say = (text: string): void => console.error(`rig: ${text}`);
-  const release = await fetchArm64(kernel, say);
-  const dir = join(logDir(), `arm64-unit-${kernel}-${process.pid}`);
+  const release = await arch.fetchBoard(kernel, say);
+  const dir = join(logDir(), `${arch.name}-unit-${kernel}-${process.pid}`);
   rmSync(dir, { recursive: true, force: true });
   mkdirSync(dir, { recursive: true });
-  const files: Record<string, BoardFiles[string]> = { "usr/bin/epnic": { copy: await boardBinary(ARM64) } };
+  const files: Record<string, BoardFiles[string]> = { "usr/bin/epnic": { copy: await boardBinary(arch) } };
   for (const glob of SOURCES)
     for (const f of new Bun.Glob(glob).scanSync({ cwd: repoDir, dot: true }))
       files[join("epnic", f)] = { copy: join(repoDir, f) };
-  const initrd = await boardImage(kernel, release, files, join(dir, "board.cpio"), say, ARM64);
+  const initrd = await boardImage(kernel, release, files, join(dir, "board.cpio"), say, arch);
   const guest = new Guest({
     kernel,
-    arch: ARM64,
+    arch,
     dir,
     socket: null,
     memoryMiB: 1536,
     load: [],
-    append: "hugepages=64",
+    append: "hugepagesz=2M hugepages=64",
     qemu: ["-smp", "2", "-initrd", initrd],
   });
   let passed = 0;

@@ -17,8 +17,7 @@ import {
 import { basename, dirname, join } from "node:path";
 import { run } from "./apt.ts";
 import { AMD64, type Arch } from "./arch.ts";
-import { arm64KernelDir } from "./arm64-packages.ts";
-import { fetchModules, fetchRdma, moduleTree, rdmaRoot } from "./board-packages.ts";
+import { fetchRdma, rdmaRoot } from "./board-packages.ts";
 import { busybox, cacheDir, ensureDir, repoDir } from "./cache.ts";
 import { image, libraries } from "./image.ts";
 import type { KernelName } from "./packages.ts";
@@ -64,12 +63,9 @@ async function installRdma(arch: Arch, tree: string): Promise<void> {
 
 /** The RDMA tools are for amd64 only. */
 async function tools(kernel: KernelName, release: string, arch: Arch, say: (text: string) => void): Promise<string> {
-  const rdma = arch.name === "amd64";
-  if (rdma) {
-    await fetchModules(kernel, release, say);
-    await fetchRdma(say);
-  }
-  const modules = rdma ? moduleTree(kernel) : join(arm64KernelDir(kernel), "tree");
+  const rdma = arch === AMD64;
+  await arch.fetchBoard(kernel, say);
+  if (rdma) await fetchRdma(say);
   const dir = ensureDir(join(cacheDir(), "board", "images"));
   const path = join(dir, `${rdma ? "" : `${arch.name}-`}${kernel}.cpio`);
   const stamp = `${RECIPE} ${release}`;
@@ -78,7 +74,9 @@ async function tools(kernel: KernelName, release: string, arch: Arch, say: (text
   const lib = join("lib", arch.triplet);
   rmSync(tree, { recursive: true, force: true });
   for (const d of ["rig", lib, "lib/modules"]) mkdirSync(join(tree, d), { recursive: true });
-  cpSync(join(modules, "lib/modules", release), join(tree, "lib/modules", release), { recursive: true });
+  cpSync(join(arch.moduleTree(kernel), "lib/modules", release), join(tree, "lib/modules", release), {
+    recursive: true,
+  });
   await install(arch, tree, "usr/bin/ip", [arch.root()]);
   if (rdma) await installRdma(arch, tree);
   for (const l of LIBRARIES) copyFileSync(join(arch.root(), "usr", lib, l), join(tree, lib, l));
@@ -128,7 +126,7 @@ export async function boardImage(
  * The compiled program: $EPNIC_BIN (amd64) or $EPNIC_ARM64_BIN, else the one in dist, built when it is not there.
  */
 export async function boardBinary(arch: Arch = AMD64): Promise<string> {
-  const path = (arch.name === "amd64" ? process.env.EPNIC_BIN : process.env.EPNIC_ARM64_BIN) ?? arch.binary;
+  const path = (arch === AMD64 ? process.env.EPNIC_BIN : process.env.EPNIC_ARM64_BIN) ?? arch.binary;
   if (!existsSync(path)) await run([process.execPath, join(repoDir, ".ci/build.ts"), "--only", arch.buildName]);
   return path;
 }

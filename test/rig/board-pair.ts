@@ -8,7 +8,6 @@ import { join } from "node:path";
 import type { Subprocess } from "bun";
 import { RigError, run } from "./apt.ts";
 import { AMD64, type Arch } from "./arch.ts";
-import { fetchArm64 } from "./arm64-packages.ts";
 import { type BoardFiles, boardBinary, boardImage } from "./board-image.ts";
 import { logDir, repoDir } from "./cache.ts";
 import { Guest, NET_MODULES } from "./guest.ts";
@@ -88,8 +87,7 @@ export class BoardPair {
     const o = this.#o;
     const say = (text: string): void => console.error(`rig: ${text}`);
     const arch = o.boardArch ?? AMD64;
-    const foreign = arch !== AMD64;
-    const releases = await fetchAll([...new Set([...(foreign ? [] : [o.boardKernel]), o.hostKernel])], { say });
+    const releases = await fetchAll([o.hostKernel], { say });
     for (const d of ["board", "host"]) {
       rmSync(join(this.dir, d), { recursive: true, force: true });
       mkdirSync(join(this.dir, d), { recursive: true });
@@ -100,7 +98,7 @@ export class BoardPair {
       "etc/init.d/S45epnic": { copy: join(repoDir, "fixtures/init/epnic.busybox") },
       ...o.files,
     };
-    const boardRelease = foreign ? await fetchArm64(o.boardKernel, say) : releases[o.boardKernel]!;
+    const boardRelease = await arch.fetchBoard(o.boardKernel, say);
     const initrd = await boardImage(o.boardKernel, boardRelease, files, join(this.dir, "board.cpio"), say, arch);
     for (const a of o.archives ?? []) await run(["sh", "-c", `cat '${a}' >> '${initrd}'`]);
     this.board = new Guest({
@@ -110,7 +108,7 @@ export class BoardPair {
       socket: this.boardSocket,
       memoryMiB: BOARD_MIB,
       load: [],
-      append: `hugepages=${HUGEPAGES}`,
+      append: `hugepagesz=2M hugepages=${HUGEPAGES}`,
       qemu: ["-smp", "2", "-initrd", initrd],
       mayReboot: true,
     });
