@@ -13,8 +13,9 @@ const shapes: [string, Pick<PlainHostOptions, "personality" | "words" | "msix">]
 const paces: [string, number, number, number, number][] = [
   ["an access in some polls", 0.03, 1, 0.1, 800],
   ["an access in most polls", 0.15, 1, 0.1, 800],
-  ["bursts inside polls", 0.2, 6, 0, 800],
-  ["the poller is put to sleep inside polls", 0.02, 150, 0, 800],
+  ["bursts inside polls", 0.2, 6, 0.2, 800],
+  ["bursts of an attempt inside polls", 0.05, 60, 0.25, 2000],
+  ["the poller is put to sleep inside polls", 0.02, 150, 0.2, 800],
 ];
 
 test("host accesses inside polls: never live with something else", async () => {
