@@ -57,8 +57,8 @@ export async function arm64Unit(kernel: KernelName, arch: Arch): Promise<Finding
       60_000,
     );
     for (const name of TESTS) {
-      const command = `cd /epnic && PATH=/rig:/bin:/usr/bin BUN_BE_BUN=1 timeout 200 /usr/bin/epnic test --timeout 100000 ./test/hw/${name}.test.ts 2>&1`;
-      const { status, text } = await guest.sh(command, 240_000);
+      const command = `cd /epnic && PATH=/rig:/bin:/usr/bin BUN_BE_BUN=1 timeout 280 /usr/bin/epnic test --timeout 100000 ./test/hw/${name}.test.ts 2>&1`;
+      const { status, text } = await guest.sh(command, 300_000);
       const count = (what: string): number => Number(text.match(new RegExp(`^ *(\\d+) ${what}$`, "m"))?.[1] ?? 0);
       if (status !== 0 || count("fail") > 0 || count("pass") === 0)
         throw new RigError(`arm64-unit: ${name}.test.ts ended with ${status}\n${text.slice(-3000)}`);
