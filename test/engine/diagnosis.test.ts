@@ -142,6 +142,30 @@ describe("wrong header length", () => {
     }
   }
 
+  test("one that cannot be corrected stops the queues and is the diagnosis", () => {
+    const rig = new EngineRig({ core: "modern-msix" });
+    misjudge(rig.engine.fn, 12);
+    rig.engine.fn.setHdrLen = () => {};
+    const at = Date.now();
+    rig.engine.fn.poll = ((poll) => () => {
+      const event = poll();
+      if (rig.engine.fn.live) (rig.engine.fn as { hdrLen: number }).hdrLen = 12;
+      return event;
+    })(rig.engine.fn.poll);
+    rig.up();
+    const frame = rig.toBoard.make(60);
+    const whole = new Uint8Array(24 + frame.length);
+    whole.set(frame, 24);
+    rig.end.send(whole);
+    rig.until("stopped", () => rig.engine.service.link === "stopped");
+    expect(Date.now() - at).toBeLessThan(5000);
+    expect(rig.engine.service.diagnosis).toMatch(
+      /a net header of 12 bytes was expected, the host's frames have one of 24/,
+    );
+    expect(rig.log.some((l) => l.includes(rig.engine.service.diagnosis))).toBe(true);
+    rig.close();
+  });
+
   test("the right length is believed, and looked for in one frame only", () => {
     const rig = new EngineRig({ core: "modern-msix" });
     rig.up();

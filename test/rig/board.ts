@@ -27,6 +27,8 @@ export interface BoardOptions {
   args?: readonly string[];
   /** real-time priority of the service loop, 0 for none */
   realtime?: number;
+  /** module that changes the engine before it starts */
+  preload?: string;
 }
 
 export interface Run {
@@ -34,8 +36,9 @@ export interface Run {
   out: string;
 }
 
-/** The program under test: $EPNIC_BIN (a compiled binary), else the sources. */
-export function epnic(): string[] {
+/** The program under test: $EPNIC_BIN (a compiled binary), else the sources; those behind `preload` when there is one. */
+export function epnic(preload?: string): string[] {
+  if (preload !== undefined) return [process.execPath, "--preload", preload, join(repoDir, "src/main.ts")];
   const bin = process.env.EPNIC_BIN;
   return bin ? [bin] : [process.execPath, join(repoDir, "src/main.ts")];
 }
@@ -62,7 +65,7 @@ export class Board {
       "unshare",
       "-n",
       ...rt,
-      ...epnic(),
+      ...epnic(o.preload),
       "run",
       "model",
       "--personality",

@@ -1,8 +1,10 @@
 /**
  * Plain BAR memory: no access of the host is held or seen, as on silicon. Whether a capture is right shows in traffic;
  * what is not right must be said: a negotiation that ends in neither traffic nor a diagnosis in `epnic stat` is a failure.
+ * And, held, an engine that was made to be wrong about the header.
  */
 import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import * as check from "./checks.ts";
 import { type Context, failure } from "./checks.ts";
 import { type Combination, type Scenario, withGuest } from "./scenario.ts";
@@ -147,4 +149,24 @@ const missed: Scenario = {
     ),
 };
 
-export const PLAIN_SCENARIOS: readonly Scenario[] = [plain, missed];
+/** The engine is made to believe in the wrong header length: it must notice by the guest's first frame. */
+const wrongHeader: Scenario = {
+  name: "wrong-header",
+  about: "header length taken for the other one: said in the log and corrected before a frame is spoiled",
+  fits: (c) => c.mode === "held" && c.personality === "modern" && c.irq === "msix",
+  run: (combination) =>
+    withGuest("wrong-header", combination, { board: { preload: join(import.meta.dir, "misjudge.ts") } }, async (c) => {
+      await check.bringUp(c);
+      await check.ping(c, 5);
+      const said = c.board.log().match(/a net header of \d+ bytes was expected, the host's frames have one of \d+.*$/m);
+      if (said === null) throw failure(c, "the wrong header length was not said");
+      c.found.notes.push(said[0]);
+      await check.checksums(c, 4);
+      const { state } = c.board.stat();
+      if (state.diagnosis !== "") throw failure(c, `corrected, and still: ${state.diagnosis}`);
+      c.found.header = Number(state.header_bytes);
+      await check.features(c);
+    }),
+};
+
+export const PLAIN_SCENARIOS: readonly Scenario[] = [plain, missed, wrongHeader];
