@@ -60,7 +60,8 @@ export async function fetchSystemd(say: (text: string) => void): Promise<string>
   return path;
 }
 
-const inRoot = (command: string): string => `chroot ${ROOT} ${command}`;
+/** in the namespaces and the root of systemd */
+const inRoot = (command: string): string => `nsenter -t $(pidof systemd) -m -p -r ${command}`;
 
 /** systemd as process 1 of its own namespaces; what the board's kernel has is bound into its root. */
 const BOOT = `
@@ -72,7 +73,7 @@ const BOOT = `
   ln -sf /usr/lib/systemd/system/multi-user.target ${ROOT}/etc/systemd/system/default.target
   for u in systemd-logind console-getty getty.target systemd-networkd; do ln -sf /dev/null ${ROOT}/etc/systemd/system/$u.service; done
   cp /etc/epnic.service ${ROOT}/etc/systemd/system/epnic.service; cp /etc/epnic/epnic.toml ${ROOT}/etc/epnic/
-  (container=rig setsid unshare -m -p -f --mount-proc=${ROOT}/proc chroot ${ROOT} /usr/lib/systemd/systemd < /dev/null > /tmp/systemd.log 2>&1 &)
+  (container=rig setsid unshare -m -p -f sh -c 'mount -t proc proc ${ROOT}/proc; exec chroot ${ROOT} /usr/lib/systemd/systemd' < /dev/null > /tmp/systemd.log 2>&1 &)
   ${waitFor(`${inRoot("systemctl is-system-running")} 2> /dev/null | grep -qE "running|degraded"`, 120)}`;
 
 const show = async (p: BoardPair): Promise<Record<string, string>> => {
