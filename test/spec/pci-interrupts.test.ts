@@ -162,6 +162,17 @@ describe("4.1.5.1.2 MSI-X vector configuration", () => {
     }
   });
 
+  test("4.1.5.1.2.1 instead of the config vector as mapped: 80 in its upper byte from the first queue to DRIVER_OK", () => {
+    const h = host();
+    for (const config of [0, 3, V.NO_VECTOR]) {
+      h.modern({ hold: true, vectors: { config, rx: 1, tx: 2 } });
+      expect(h.r(V.COMMON_MSIX, 2)).toBe(0x8000 | (config & 0xff));
+      h.ok();
+      expect([h.live, h.r(V.COMMON_MSIX, 2), h.engine.fn.configVector]).toEqual([true, config, config]);
+      h.release();
+    }
+  });
+
   test("4.1.5.1.2.1 all events are unmapped after a reset", () => {
     const h = host();
     expect([h.r(V.COMMON_MSIX, 2), h.r(V.COMMON_Q_MSIX, 2)]).toEqual([V.NO_VECTOR, V.NO_VECTOR]);

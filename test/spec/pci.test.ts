@@ -169,6 +169,18 @@ describe("4.1.4.3.1 common configuration", () => {
     expect(h.r(V.COMMON_Q_SIZE, 2)).toBe(256);
   });
 
+  test("4.1.4.3.1 instead of a constant num_queues: 1 from DRIVER until the first queue is captured, where MSI-X may be used", () => {
+    const h = host();
+    h.w(V.COMMON_STATUS, 1, 0);
+    h.w(V.COMMON_STATUS, 1, 3);
+    h.turns(5);
+    expect(h.r(V.COMMON_NUMQ, 2)).toBe(1);
+    h.modern({ hold: true });
+    expect(h.r(V.COMMON_NUMQ, 2)).toBe(2);
+    h.ok();
+    expect([h.live, h.r(V.COMMON_NUMQ, 2)]).toEqual([true, 2]);
+  });
+
   test("4.1.4.3.1 a queue size the driver wrote that is no power of two is refused", () => {
     const h = host();
     h.modern({ hold: true });
