@@ -61,6 +61,9 @@ export function judge(core: CoreInfo): { modern: Verdict; legacy: Verdict; inter
   };
 }
 
+const NOT_COHERENT =
+  "the device tree does not call it dma-coherent: CPU caches and DMA may disagree, and epnic maintains no caches (docs/hardware.md)";
+
 type Known = Pick<Inspected, "name" | "board" | "compatible" | "driver" | "functions" | "obstacles" | "notes">;
 
 /** Everything about a controller whose registers are open. */
@@ -138,7 +141,7 @@ export async function inspectBoard(c: SysfsController, sysfsRoot: string, regist
     driver: c.driver ?? "",
     functions: c.functions,
     obstacles: found,
-    notes: c.board?.notes ?? [],
+    notes: [...(c.board?.notes ?? []), ...(c.coherent === false ? [NOT_COHERENT] : [])],
   };
   if (found.length > 0) return unread(known, found);
   if (!jitIsOn()) return unread(known, [JIT_OFF]);

@@ -43,6 +43,8 @@ export interface SysfsController {
   /** endpoint functions linked to it in configfs */
   readonly functions: readonly string[];
   readonly iommuGroup: string | null;
+  /** the device tree says that its DMA is coherent with the CPU's caches; null for what has no node */
+  readonly coherent: boolean | null;
   /** PCI only: vendor:device and what the function is */
   readonly pciId: string | null;
   /** true: this is the host's end of a DMA block (EDDA, MDB, VSEC 6), not an endpoint of this machine */
@@ -135,6 +137,19 @@ function nodeIrqs(node: string): string[] {
   return out;
 }
 
+/** `dma-coherent` of a node or of a bus above it, as Linux inherits it. */
+function isCoherent(node: string): boolean | null {
+  let at: string;
+  try {
+    at = realpathSync(node);
+  } catch {
+    return null;
+  }
+  for (; existsSync(join(at, "name")) || at.endsWith("of_node"); at = dirname(at))
+    if (existsSync(join(at, "dma-coherent"))) return true;
+  return false;
+}
+
 function platform(root: string, name: string, epcs: readonly string[]): SysfsController {
   const path = join(root, "sys/bus/platform/devices", name);
   const node = join(path, "of_node");
@@ -155,6 +170,7 @@ function platform(root: string, name: string, epcs: readonly string[]): SysfsCon
     started: start === null ? null : start === "1",
     functions: list(config).filter((f) => f !== "start" && existsSync(join(config, f, "vendorid"))),
     iommuGroup: linkName(join(path, "iommu_group")),
+    coherent: isCoherent(node),
     pciId: null,
     remote: false,
     barRanges: null,
@@ -213,6 +229,7 @@ function pciFunction(root: string, name: string): SysfsController | null {
     started: null,
     functions: [],
     iommuGroup: linkName(join(path, "iommu_group")),
+    coherent: null,
     pciId: id,
     remote: ours === null,
     barRanges: ours?.ranges ?? null,

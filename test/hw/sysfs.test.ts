@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { BOARDS, boardByCompatible } from "../../src/hw/boards.ts";
 import { findController, listControllers, obstacles, rangeOf } from "../../src/hw/sysfs.ts";
 
@@ -115,6 +115,19 @@ describe("what is in the way", () => {
     expect(listControllers(join(work, "absent"))).toEqual([]);
     expect(findController("x.pcie-ep", join(work, "absent"))).toBeNull();
   });
+});
+
+test("coherent is what the node or a bus above it says", () => {
+  const root = copy("rk3588", "coherent");
+  const name = "a40000000.pcie-ep";
+  expect(findController(name, root)!.coherent).toBe(false);
+  const node = realpathSync(join(root, "sys/bus/platform/devices", name, "of_node"));
+  writeFileSync(join(node, "dma-coherent"), "");
+  expect(findController(name, root)!.coherent).toBe(true);
+  unlinkSync(join(node, "dma-coherent"));
+  writeFileSync(join(dirname(node), "name"), "soc\0");
+  writeFileSync(join(dirname(node), "dma-coherent"), "");
+  expect(findController(name, root)!.coherent).toBe(true);
 });
 
 describe("PCI functions", () => {
