@@ -88,6 +88,24 @@ describe("a queue that was missed", () => {
     rig.close();
   });
 
+  test("a driver that honours DEVICE_NEEDS_RESET is served again without a person", () => {
+    const rig = new EngineRig({ core: "modern-msix" });
+    const block = rig.host.hostMemory.allocRing(16384)!;
+    fill(block.ptr, 0x55, 16384);
+    rig.host.hostMemory.grants?.grant(block.bus, 16384, 1);
+    misplace(rig.engine.fn, 0, block.bus);
+    rig.until("bound", () => rig.host.state === "bound" && !rig.host.busy);
+    expect(rig.engine.service.link).toBe("refused");
+    // its config interrupt handler: the link is down, and status has the bit
+    rig.until("told", () => !rig.end.linkUp && (rig.endpoint.barRead(0, 0x14, 1) & 0x40) !== 0);
+    rig.host.reset(true);
+    rig.until("reset", () => rig.engine.service.link !== "refused");
+    rig.up();
+    rig.exchange(20);
+    expect(rig.engine.service.diagnosis).toBe("");
+    rig.close();
+  });
+
   test("the receive queue's place is zeroed memory of nobody: said when the host sends and fills no buffer there", () => {
     const rig = new EngineRig({ core: "modern-msix", model: { strict: false }, host: { strict: false } });
     const block = rig.host.hostMemory.allocRing(16384)!;
