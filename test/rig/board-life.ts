@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { RigError } from "./apt.ts";
 import { BOARD_IP, BOARD_NETDEV, type BoardPair, HOST_IP, type PairOptions, waitFor } from "./board-pair.ts";
-import { boardOf, checkedTcp, hostOf, ping, type Side, withPair } from "./board-steps.ts";
+import { boardOf, checkedTcp, hostOf, interrupt, ping, type Side, withPair } from "./board-steps.ts";
 import { repoDir } from "./cache.ts";
 import type { Findings } from "./checks.ts";
 
@@ -92,6 +92,23 @@ export const boardCrash = (o: PairOptions, times: number): Promise<Findings> =>
     found.figures.kills_again_while_starting = kills.filter((k) => k.twice).length;
     found.figures.data_again_s = `${Math.min(...gaps).toFixed(1)} to ${Math.max(...gaps).toFixed(1)}`;
     found.notes.push(`netdevs ${index} all the time, every stream of ${MIB} MiB complete and right across its kill`);
+  });
+
+/** The least that shows the whole path, for `bun run test`: ping, one kill in the middle of checked streams, a clean stop. */
+export const boardShort = (o: PairOptions): Promise<Findings> =>
+  withPair(o, async (p, found) => {
+    const there = await ping(hostOf(p), boardOf(p), 10);
+    found.pingMinMs = there.min;
+    found.pingAvgMs = there.avg;
+    const index = await netdevs(p);
+    found.figures.data_again_s = (await killOnce(p, 0, false)).gap.toFixed(1);
+    const now = await netdevs(p);
+    if (now !== index) throw new RigError(`netdevs ${index} became ${now}`);
+    const { counters, state } = await p.stat();
+    if (counters.port_copied_bytes !== 0 || counters.faults !== 0)
+      throw new RigError(`${counters.port_copied_bytes} bytes copied, ${counters.faults} faults: ${state.diagnosis}`);
+    await p.board.must(`sh /etc/init.d/S45epnic stop && [ ! -e /sys/class/net/${BOARD_NETDEV} ]`, 60_000);
+    found.notes.push(await interrupt(p));
   });
 
 /** Both directions work. */

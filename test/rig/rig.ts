@@ -109,6 +109,7 @@ function fastJobs(strict: boolean): Job[] {
     job("highmem", "6.1", "modern", "msix"),
     job("iommu", "6.12", "modern", "msix"),
     job("iommu-blocked", "6.12", "legacy", "msix"),
+    job("board-short", "6.12", "modern", "msix"),
   ];
 }
 

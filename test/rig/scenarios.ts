@@ -3,7 +3,7 @@
  * have those of the board-* files.
  */
 import { ARM64_SCENARIOS } from "./arm64-scenarios.ts";
-import { boardCrash, boardReboot } from "./board-life.ts";
+import { boardCrash, boardReboot, boardShort } from "./board-life.ts";
 import type { PairOptions } from "./board-pair.ts";
 import { boardRoce, boardTraffic } from "./board-scenarios.ts";
 import { boardSystemd } from "./board-systemd.ts";
@@ -33,6 +33,9 @@ export const SCENARIOS: readonly Scenario[] = [
   ...LIVE_SCENARIOS,
   board("board-vduse", "one machine: model and VDUSE, checked TCP both ways, epnic killed 5 times", (c) =>
     boardVduse(c.kernel),
+  ),
+  board("board-short", "two machines: ping, epnic killed in the middle of checked streams, clean stop", (c) =>
+    boardShort(pairOf("board-short", c)),
   ),
   board("board-amd64", "board and host as two machines: ping, TCP and UDP both ways, idle CPU share", (c) =>
     boardTraffic(pairOf("board-amd64", c)),
