@@ -52,7 +52,7 @@ export function hugepages(pageSize: number): { free: number; total: number } {
 }
 
 /** Where a hugetlbfs with pages of that size is mounted, "" for nowhere. */
-function hugetlbfs(pageSize: number): string {
+export function hugetlbfs(pageSize: number): string {
   for (const line of readFileSync("/proc/mounts", "utf8").split("\n")) {
     const [, dir, type, options] = line.split(" ");
     const size = /pagesize=(\d+)([KMG])/.exec(options ?? "");
@@ -157,11 +157,13 @@ export class HugepageMemory extends ChunkMemory {
    */
   static open(bytes: number, pageSize: number = HUGE_2M, name = ""): HugepageMemory {
     const need = Math.ceil(bytes / pageSize);
-    const { free } = hugepages(pageSize);
     if (!(need >= 1)) throw new Fault("E_USAGE", `${bytes} bytes of DMA memory were asked`);
     const mount = name === "" ? "" : hugetlbfs(pageSize);
     const path = mount === "" ? "" : join(mount, `epnic-${name.replaceAll("/", "_")}`);
     const kept = path !== "" && existsSync(path) && statSync(path).size === need * pageSize;
+    // of another size: of another version or configuration, and not zero
+    if (path !== "" && !kept) rmSync(path, { force: true });
+    const { free } = hugepages(pageSize);
     if (free < need && !kept)
       throw new Fault(
         "E_MISSING",

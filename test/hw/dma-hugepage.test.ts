@@ -1,6 +1,13 @@
 import { describe, expect, test } from "bun:test";
 import { ChunkMemory } from "../../src/hw/dma-chunk.ts";
-import { contiguousRuns, HUGE_2M, HugepageMemory, hugepages, physicalPages } from "../../src/hw/dma-hugepage.ts";
+import {
+  contiguousRuns,
+  HUGE_2M,
+  HugepageMemory,
+  hugepages,
+  hugetlbfs,
+  physicalPages,
+} from "../../src/hw/dma-hugepage.ts";
 import { Fault } from "../../src/hw/fault.ts";
 import { ld32, mapAnonymous, unmap } from "../../src/hw/mem.ts";
 
@@ -108,4 +115,36 @@ describe("HugepageMemory", () => {
       expect(hugepages(HUGE_2M).free).toBe(free);
     },
   );
+});
+
+const mounted = hugetlbfs(HUGE_2M) !== "" && hugepages(HUGE_2M).free >= 4;
+if (!mounted)
+  console.log("dma-hugepage: no hugetlbfs of 2 MiB pages with 4 free: memory that outlives a process is not tested");
+test.skipIf(!mounted)("memory in a file: left behind when asked, found again, thrown away when of another size", () => {
+  const name = `test-${process.pid}`;
+  const open = (pages: number): HugepageMemory => HugepageMemory.open(pages * HUGE_2M, HUGE_2M, name);
+  const first = open(2);
+  expect(first.kept).toBe(false);
+  const a = first.alloc("a", 4096, 4096);
+  const b = first.alloc("b", 4096, 4096);
+  a.u32[0] = 0x11;
+  b.u32[0] = 0x22;
+  first.keep();
+  first.close();
+  const second = open(2);
+  expect(second.kept).toBe(true);
+  expect(second.layout).toBe(first.layout);
+  const [c, d] = [second.alloc("a", 4096, 4096), second.alloc("b", 4096, 4096)];
+  expect([c.u32[0], d.u32[0]]).toEqual([0x11, 0x22]);
+  second.clear([{ ptr: d.ptr, size: d.size }]);
+  expect([c.u32[0], d.u32[0]]).toEqual([0, 0x22]);
+  second.keep();
+  second.close();
+  const third = open(3);
+  expect(third.kept).toBe(false);
+  for (let i = 0; i < 3; i++) expect(third.alloc(`page ${i}`, HUGE_2M, 64).u32.every((w) => w === 0)).toBe(true);
+  third.close();
+  const last = open(1);
+  expect(last.kept).toBe(false);
+  last.close();
 });
