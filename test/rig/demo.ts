@@ -122,7 +122,7 @@ async function transfer(label: string, from: string, to: string, address: string
 }
 
 function ping(label: string, from: string, address: string): void {
-  const text = sh("ip", "netns", "exec", from, "ping", "-c", "10", "-i", "0.05", "-W", "2", address);
+  const text = sh("ip", "netns", "exec", from, "ping", "-c", "10", "-i", "0.05", "-W", "10", address);
   const loss = /(\d+)% packet loss/.exec(text)?.[1];
   const rtt = /= ([\d.]+)\/([\d.]+)\/([\d.]+)/.exec(text);
   if (loss !== "0") throw new DemoError(`${label}: ${loss}% packet loss`);
