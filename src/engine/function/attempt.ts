@@ -41,7 +41,8 @@ export class Attempt {
   reset(): void {
     this.doubtful = false;
     this.vectorKnown = true;
-    st16(this.common + COMMON_NUMQ, QUEUES);
+    if (this.usual) this.lock();
+    else this.unlock();
     // 4.1.5.1.2.1: nothing is mapped after a reset. A removal writes the same, a set-up writes its own behind FEATURES_OK.
     st16(this.common + COMMON_MSIX, NO_VECTOR);
     st16(this.common + COMMON_Q_MSIX, NO_VECTOR);
@@ -86,11 +87,10 @@ export class Attempt {
   }
 
   /**
-   * A driver has come. It will use MSI-X if the last one did, and only then is it locked already: without vectors it
-   * has no other try, and is two reads from queue 0 to num_queues.
+   * A driver has come. It will use MSI-X if the last one did, and only then is it locked, since the reset: without
+   * vectors it has no other try, and is two reads from queue 0 to num_queues.
    */
-  expectVectors(): void {
-    if (this.usual) this.lock();
+  come(): void {
     this.usual = false;
   }
 

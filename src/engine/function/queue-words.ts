@@ -133,7 +133,7 @@ export class QueueWords {
   expect(): void {
     if (this.attempt.same) return;
     this.attempt.mark();
-    if (this.areZero()) this.attempt.expectVectors();
+    if (this.areZero()) this.attempt.come();
     else this.doubt();
   }
 
