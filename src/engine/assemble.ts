@@ -8,6 +8,7 @@ import { Fault } from "../hw/fault.ts";
 import { Iatu } from "../hw/iatu.ts";
 import { Intx, MsixTable } from "../hw/irq.ts";
 import type { NetPort } from "../hw/net-port.ts";
+import { StripedChannel } from "../hw/striped-channel.ts";
 import type { Channels } from "./channel-set.ts";
 import { DataPath } from "./datapath.ts";
 import { Doze } from "./doze.ts";
@@ -47,6 +48,8 @@ export interface Assembly {
 /** elements a channel may have outstanding */
 const CHANNEL_ELEMENTS = 2000;
 const LIMITS: DirectionLimits = { burst: 64, inflightBytes: 512 * 1024 };
+/** with two channels an announcement waits for both, so there should be less under way */
+const STRIPED_LIMITS: DirectionLimits = { burst: 64, inflightBytes: 192 * 1024 };
 /** outbound regions: 0 and 1 are INTx messages, the rest serves CPU reads of the host's rings */
 const INTX_REGION = 0;
 const WINDOW_REGION = 2;
@@ -55,8 +58,12 @@ const INTX_HOLD_NS = 50_000;
 const INTX_MODEL_TURNS = 150;
 const IDLE_TURNS = 2000;
 
-function openChannels(edma: Edma): Channels {
-  const write = edma.open(true, 0, CHANNEL_ELEMENTS);
+/** Frames of VDUSE are many small elements: two lists to the host, where there are two channels. */
+const striped = (edma: Edma, port: NetPort): boolean => port.kind === "vduse" && edma.writeChannels > 1;
+
+function openChannels(edma: Edma, port: NetPort): Channels {
+  const first = edma.open(true, 0, CHANNEL_ELEMENTS);
+  const write = striped(edma, port) ? new StripedChannel(first, edma.open(true, 1, CHANNEL_ELEMENTS)) : first;
   const read = edma.open(false, 0, CHANNEL_ELEMENTS);
   const fetch = edma.readChannels > 1 ? edma.open(false, 1, CHANNEL_ELEMENTS) : read;
   return { write, read, fetch };
@@ -82,7 +89,7 @@ function openFetcher(ctrl: Controller, iatu: Iatu, channels: Channels, how: "edm
 export function assemble(ctrl: Controller, port: NetPort, log: EngineLog, o: AssemblyOptions): Assembly {
   const edma = new Edma(ctrl);
   const iatu = new Iatu(ctrl);
-  const channels = openChannels(edma);
+  const channels = openChannels(edma, port);
   try {
     const fetcher = openFetcher(ctrl, iatu, channels, o.fetch);
     const fn = createFunction({ ...o, controller: ctrl, iatu });
@@ -92,7 +99,15 @@ export function assemble(ctrl: Controller, port: NetPort, log: EngineLog, o: Ass
     const irq = ctrl.isModel
       ? new Interrupts(ctrl.memory, table, intx, INTX_MODEL_TURNS)
       : new Interrupts(ctrl.memory, table, intx, 2, INTX_HOLD_NS);
-    const dp = new DataPath(ctrl, port, channels, fetcher, irq, o.queueSize, LIMITS);
+    const dp = new DataPath(
+      ctrl,
+      port,
+      channels,
+      fetcher,
+      irq,
+      o.queueSize,
+      striped(edma, port) ? STRIPED_LIMITS : LIMITS,
+    );
     dp.header = new HeaderCheck(ctrl.memory, macBytes(o.mac));
     const rings = new RingCheck(ctrl, ctrl.memory, fetcher, channels.fetch);
     const service = new Service(ctrl, fn, port, dp, log, { mtu: o.mtu, idleTurns: IDLE_TURNS }, rings);

@@ -125,6 +125,10 @@ test("every optimisation has an off switch, and the report shows what it costs t
   expect(eager.elements_per_frame - calm.elements_per_frame).toBeGreaterThan(0.3);
   slower("dma-fetch", "host_to_ep", 64, 5);
   slower("header-in-place", "ep_to_host", 64, 1.5);
+  const vduse = pick(rows({ designs: ["epnic-vduse"], sizes: [1500] }), { direction: "ep_to_host" });
+  const single = pick(off, { without: "second-channel", direction: "ep_to_host", frame_bytes: 1500 });
+  expect(vduse.share_of_limit).toBeGreaterThan(0.9);
+  expect(vduse.mframes_per_s / single.mframes_per_s).toBeGreaterThan(1.15);
   // almost a round trip each
   later("guess", 0.5);
   later("several-looks", 0.2);

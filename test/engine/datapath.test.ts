@@ -15,6 +15,11 @@ const KINDS: [string, Partial<RingRigOptions>][] = [
   ["lost doorbells", { model: { faults: { lostDoorbell: 0.3 } } }],
   ["fetched elements held", { model: { faults: { holdFetched: 0.3 } } }],
   ["window fetch", { fetch: "window" }],
+  ["two write channels", { stripe: true, hostQueue: 64, boardQueue: 64 }],
+  [
+    "two write channels, lost doorbells",
+    { stripe: true, hostQueue: 64, boardQueue: 64, model: { faults: { lostDoorbell: 0.3 } } },
+  ],
 ];
 
 const checked = (rig: RingRig): void => expect(rig.violations).toEqual([]);

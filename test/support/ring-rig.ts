@@ -2,6 +2,7 @@
  * A data path over the strict model with rings that a test writes descriptor by descriptor, every DMA access on
  * record, and a listening interrupt controller. For tests that need one exact situation; pair-rig.ts is for many random ones.
  */
+
 import { DataPath } from "../../src/engine/datapath.ts";
 import { EdmaFetcher, type Fetcher, WindowFetcher } from "../../src/engine/fetch.ts";
 import { Interrupts } from "../../src/engine/interrupts.ts";
@@ -20,6 +21,7 @@ import type { Requester } from "../../src/hw/model/link.ts";
 import type { ModelOptions } from "../../src/hw/model/model-options.ts";
 import type { LocalBuffers, NetPort, PortFeatures } from "../../src/hw/net-port.ts";
 import { CAP_ID_MSIX, MSIX_CTL_ENABLE } from "../../src/hw/pci.layout.ts";
+import { StripedChannel } from "../../src/hw/striped-channel.ts";
 import { addresses } from "./pair-rig.ts";
 import { Side } from "./side.ts";
 
@@ -41,6 +43,8 @@ export interface RingRigOptions {
   /** turns an INTx pulse lasts */
   holdTurns: number;
   fetch: "edma" | "window";
+  /** frames to the host over two channels */
+  stripe: boolean;
   limits: DirectionLimits;
   model: Partial<ModelOptions>;
   hostBase: number;
@@ -57,6 +61,7 @@ const DEFAULTS: RingRigOptions = {
   eventIdx: false,
   indirect: false,
   patch: false,
+  stripe: false,
   irq: "msix",
   rxVector: 1,
   txVector: 2,
@@ -121,7 +126,8 @@ export class RingRig {
     const ctrl = this.model.controller();
     const iatu = new Iatu(ctrl);
     this.edma = new Edma(ctrl);
-    this.write = this.edma.open(true, 0, 2000);
+    const first = this.edma.open(true, 0, 2000);
+    this.write = o.stripe ? new StripedChannel(first, this.edma.open(true, 1, 2000)) : first;
     this.read = this.edma.open(false, 0, 2000);
     this.fetch = this.edma.readChannels > 1 ? this.edma.open(false, 1, 2000) : this.read;
     for (const ch of new Set([this.write, this.read, this.fetch])) {

@@ -27,7 +27,7 @@ export interface Variant {
   readonly window: boolean;
 }
 
-export const FULL: Variant = { tuning: {}, burst: 64, lanes: 2, window: false };
+export const FULL: Variant = { tuning: {}, burst: 64, lanes: 1, window: false };
 
 export class EpnicRig extends LinkRig {
   readonly dp: DataPath;
@@ -49,7 +49,7 @@ export class EpnicRig extends LinkRig {
     const fetcher = variant.window
       ? new WindowFetcher(ctrl, new Iatu(ctrl), 0, 4, ctrl.core.windowAlign)
       : new EdmaFetcher(fetch);
-    const limits = { burst: variant.burst, inflightBytes: 256 * 1024 };
+    const limits = { burst: variant.burst, inflightBytes: (variant.lanes === 1 ? 512 : 192) * 1024 };
     const tuning = { ...TUNING, ...variant.tuning };
     this.dp = new DataPath(ctrl, this.port, { write, read, fetch }, fetcher, irq, o.ring, limits, tuning);
     this.dp.attach({

@@ -14,6 +14,8 @@ export interface LinkRigOptions {
   readonly seed: number;
   readonly direction: Direction;
   readonly frameBytes: number;
+  /** how frames lie in memory, on both sides */
+  readonly shape: Shape;
   /** descriptors of every ring */
   readonly ring: number;
   /** the board's header may be patched in place */
@@ -23,8 +25,11 @@ export interface LinkRigOptions {
   readonly frameNs: number;
 }
 
-/** Large frames as Linux's TSO makes them, the others in one piece. */
-export const shapeOf = (frameBytes: number): Shape => (frameBytes > 9100 ? "tso" : "single");
+/** Large frames as Linux's TSO makes them, the others in one piece; where memory is only contiguous in pages, 4 KiB each. */
+export function shapeOf(frameBytes: number, pages = false): Shape {
+  if (pages) return frameBytes > 4000 ? "frags4k" : "single";
+  return frameBytes > 9100 ? "tso" : "single";
+}
 
 export abstract class LinkRig {
   readonly o: LinkRigOptions;
@@ -38,7 +43,7 @@ export abstract class LinkRig {
 
   constructor(o: LinkRigOptions) {
     this.o = o;
-    const shape = shapeOf(o.frameBytes);
+    const { shape } = o;
     const area = 2 * RING_SPAN + buffersSpan(shape, o.frameBytes, o.ring);
     const mib = (n: number): number => Math.ceil(n / 2 ** 20) * 2 ** 20;
     this.model = openLink(o.preset, o.seed, o.turnNs, mib(area) + (8 << 20), Math.max(mib(area), 16 << 20));

@@ -9,7 +9,8 @@ import { type LinkRig, type LinkRigOptions, shapeOf } from "./link-rig.ts";
 import { WindowRig } from "./link-window.ts";
 
 export { type Direction, PRESETS };
-export const DESIGNS = ["epnic", "edma-per-frame", "memcpy-window"] as const;
+/** epnic-vduse: a header element a frame, pieces of 4 KiB, two write channels; that is what VDUSE makes of epnic */
+export const DESIGNS = ["epnic", "epnic-vduse", "edma-per-frame", "memcpy-window"] as const;
 export type Design = (typeof DESIGNS)[number];
 
 /** What can be left out of epnic, each alone. */
@@ -27,8 +28,9 @@ export const WITHOUT = {
   "calm-looks": { ...FULL, tuning: { calmGap: TUNING.pollGap } },
   guess: { ...FULL, tuning: { guess: false } },
   "lazy-used": { ...FULL, tuning: { lazyTurns: 0 } },
-  "second-channel": { ...FULL, lanes: 1 },
   "header-in-place": FULL,
+  /** of epnic-vduse */
+  "second-channel": FULL,
 } as const satisfies Record<string, Variant>;
 export type Without = keyof typeof WITHOUT;
 
@@ -76,6 +78,7 @@ const LONE_FRAMES = 200;
 
 function openRig(design: Design, without: Without | null, o: LinkRigOptions): LinkRig {
   if (design === "epnic") return new EpnicRig(o, without === null ? FULL : WITHOUT[without]);
+  if (design === "epnic-vduse") return new EpnicRig(o, without === null ? { ...FULL, lanes: 2 } : WITHOUT[without]);
   return new WindowRig(o, design === "edma-per-frame");
 }
 
@@ -102,13 +105,15 @@ function measureRow(
   o: LinkBenchOptions,
 ): LinkRow {
   const timing = PRESETS[preset] as LinkTiming;
+  const shape = shapeOf(frameBytes, design === "epnic-vduse");
   const options: LinkRigOptions = {
     preset,
     seed: o.seed,
     direction,
     frameBytes,
-    ring: shapeOf(frameBytes) === "single" ? 256 : 1024,
-    patch: without !== "header-in-place",
+    shape,
+    ring: shape === "single" ? 256 : 1024,
+    patch: design !== "epnic-vduse" && without !== "header-in-place",
     turnNs: o.turnNs,
     frameNs: o.frameNs,
   };
@@ -169,6 +174,7 @@ export function* measureLink(o: LinkBenchOptions): Generator<LinkRow> {
     if (!o.ablation) continue;
     for (const without of Object.keys(WITHOUT) as Without[])
       for (const direction of ["ep_to_host", "host_to_ep"] as const)
-        for (const size of o.sizes) yield measureRow(preset, "epnic", without, direction, size, o);
+        for (const size of o.sizes)
+          yield measureRow(preset, without === "second-channel" ? "epnic-vduse" : "epnic", without, direction, size, o);
   }
 }
