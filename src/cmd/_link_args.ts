@@ -11,7 +11,7 @@ export const linkArgs = {
   design: {
     type: "string",
     valueHint: "LIST",
-    default: "epnic,edma-per-frame,memcpy-window",
+    default: "epnic,epnic-vduse,edma-per-frame,memcpy-window",
     description: "link: designs to measure, separated by commas",
   },
   ablation: { type: "boolean", description: "link: also without each of the optimisations" },
