@@ -31,8 +31,13 @@ const board = (name: string, about: string, boardArch: Arch): Scenario => ({
   name,
   about,
   fits,
-  run: (c) =>
-    bounded(name, boardTraffic({ name, boardKernel: c.kernel, boardArch, hostKernel: c.kernel, holdMs: 120 })),
+  run: async (c) => {
+    const pair = { name, boardKernel: c.kernel, boardArch, hostKernel: c.kernel, holdMs: 120 };
+    const found = await bounded(name, boardTraffic(pair));
+    // the JSON names the host's kernel
+    found.notes.unshift(`the board's kernel: ${await boardArch.fetchBoard(c.kernel, () => {})}`);
+    return found;
+  },
 });
 const unit = (name: string, about: string, arch: Arch): Scenario => ({
   name,

@@ -16,7 +16,7 @@ import type { KernelName } from "./packages.ts";
 /** what the tests read; nothing of it needs a package of node_modules */
 const SOURCES = [
   "src/**/*.ts",
-  "test/hw/*.ts",
+  "test/hw/**/*.ts",
   "test/support/**/*.ts",
   "fixtures/**/*",
   "package.json",
