@@ -143,7 +143,7 @@ export async function fetchAll(
   ensureDir(cacheDir());
   const say = opts.say ?? (() => {});
   if (opts.refresh)
-    for (const d of ["manifest.json", "root", "kernels", "images"])
+    for (const d of ["manifest.json", "root", "kernels", "images", "arm64"])
       rmSync(join(cacheDir(), d), { recursive: true, force: true });
   let m = load();
   const complete =
