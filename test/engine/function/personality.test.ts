@@ -180,6 +180,54 @@ describe("modern: unusual but sound drivers", () => {
   });
 });
 
+test("modern: words of an attempt that went by unseen are not the next one's", () => {
+  const a = block(0x100000);
+  for (const woken of ["before the vector", "behind the vector"] as const) {
+    const r = make("modern", 0x19823, true);
+    const unseen = (desc: number, k: number): void => {
+      st16(r.bar + 0x16, k);
+      for (const [i, v] of block(desc).entries()) st32(r.bar + 0x20 + 8 * i, v);
+      st16(r.bar + 0x1a, 1 + k);
+    };
+    begin(r);
+    r.config.msixOn = true;
+    st16(r.bar + 0x10, 0);
+    unseen(0x100000, 0);
+    // torn down, and the next one begins
+    st16(r.bar + 0x1a, 0xffff);
+    st16(r.bar + 0x10, 0xffff);
+    st16(r.bar + 0x10, 0);
+    r.poll();
+    unseen(0x120000, 0);
+    if (woken === "behind the vector") r.poll();
+    unseen(0x130000, 1);
+    r.poll();
+    finish(r);
+    if (woken === "behind the vector") {
+      expect(r.seen).toEqual([FN_UP]);
+      expect(rings(r.fn)).toEqual([block(0x120000), block(0x130000)]);
+    } else expect(r.seen).toEqual([FN_REFUSED]);
+    expect(rings(r.fn)).not.toContainEqual(a);
+  }
+});
+
+test("modern: the driver reads one queue until the first is captured, and the vector as it wrote it", () => {
+  const r = make("modern", 0x19823, true);
+  expect(ld16(r.bar + 0x12)).toBe(1);
+  begin(r);
+  r.config.msixOn = true;
+  r.w(0x10, 2, 0);
+  expect([ld16(r.bar + 0x12), ld16(r.bar + 0x10)]).toEqual([1, 0]);
+  setQueue(r, 0, 256, ...block(0x100000));
+  expect(ld16(r.bar + 0x12)).toBe(2);
+  // the attempt fails, the next one waits again
+  r.w(0x1a, 2, 1);
+  r.w(0x1a, 2, 0xffff);
+  r.w(0x10, 2, 0xffff);
+  r.w(0x10, 2, 0);
+  expect(ld16(r.bar + 0x12)).toBe(1);
+});
+
 describe("modern: refused", () => {
   const good = block(0x110000);
   const cases: [string, number, [number, number, number], RegExp][] = [
