@@ -8,7 +8,7 @@ const DOZE_TURNS = 16;
 /** the same when both drivers notify: what nobody tells of (link, registers) is looked at in the first turn */
 const GLANCE_TURNS = 4;
 /** nanoseconds of a long rest until such a glance */
-const GLANCE_NS = 64_000_000;
+const GLANCE_NS = 256_000_000;
 
 export class Pace {
   /** @param doze null: only short sleeps, for a host that moves in the loop's own turns */
