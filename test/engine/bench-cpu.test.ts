@@ -3,6 +3,7 @@ import { expect, test } from "bun:test";
 import { measureCpu } from "../../src/engine/bench/cpu.ts";
 import { CpuRig, type Direction } from "../../src/engine/bench/rig.ts";
 import { HDR, rxBuffer, SHAPES, type Shape, txPieces } from "../../src/engine/bench/side.ts";
+import { TUNING } from "../../src/engine/tuning.ts";
 
 test.each(SHAPES.map((s) => [s] as const))("shape %s: the pieces are the frame, with header", (shape) => {
   for (const bytes of [60, 64, 78, 1500, 9000, 65000]) {
@@ -36,8 +37,8 @@ test.each([
     const rig = blocks(shape, direction, bytes, batch, 3000);
     const { toHost, toBoard } = rig.dp;
     const sent = { host: toHost.frames, board: toBoard.frames };
-    // Let everything land: more blocks, then what the drivers saw is at least what was begun before.
-    for (let i = 0; i < 8; i++) {
+    // Let everything land, which is attended to every few turns: more blocks, then what the drivers saw is at least what was begun before.
+    for (let i = 0; i < 2 * TUNING.tendTurns + 4; i++) {
       rig.between();
       rig.dp.turn();
     }
