@@ -11,7 +11,7 @@ import type { Combination, Scenario } from "./scenario.ts";
 const fits = (c: Combination): boolean =>
   c.mode === "held" && c.personality === "modern" && c.irq === "msix" && c.kernel !== "6.1";
 
-/** emulated arm64 is slow, and two machines share this one's CPUs with whatever else runs; a quiet machine needs two minutes */
+/** emulated arm64 is slow, and two machines share this one's CPUs with whatever else runs: two minutes were seen, and five */
 const LIMIT_MS = 8 * 60_000;
 
 /** The rig takes everything down after a failure, so what still runs here comes to its end by itself. */

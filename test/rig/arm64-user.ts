@@ -1,6 +1,6 @@
 /**
  * Scenario `arm64-user`: epnic-arm64 under qemu-aarch64, the user emulator, on this machine's kernel. Every call of the C
- * library, every structure and every access of the data path is arm64's; no machine is booted, so it takes half a minute.
+ * library, every structure and every access of the data path is arm64's; no machine is booted.
  * Two network namespaces, the built-in model between them, both personalities, both back ends of mem.ts.
  */
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
