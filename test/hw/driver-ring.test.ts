@@ -298,7 +298,7 @@ test("strict mode: rights follow the buffers", () => {
   const own = [
     [ring.descBus, "128:1"],
     [ring.availBus, "22:1"],
-    [ring.usedBus, "70:2"],
+    [ring.usedBus, "70:3"],
   ] as const;
   expect([...rights]).toEqual(own as unknown as [number, string][]);
   buffers([0x8000_1000, 10], [0x2_8000_2000, 20]);
