@@ -46,10 +46,8 @@ export const SCENARIOS: readonly Scenario[] = [
   board("board-reboot", "two machines: the host reboots while the board runs, the board while the host runs", (c) =>
     boardReboot(pairOf("board-reboot", c)),
   ),
-  board(
-    "board-systemd",
-    "two machines: the board's epnic as a unit of systemd: ready, restart, SIGKILL, no JIT, stop",
-    (c) => boardSystemd(pairOf("board-systemd", c)),
+  board("board-systemd", "two machines: the board's epnic as a unit of systemd (not yet seen to its end)", (c) =>
+    boardSystemd(pairOf("board-systemd", c)),
   ),
   board("board-roce", "two machines: RoCE of both kernels over the card, rping with checked data", (c) =>
     boardRoce(pairOf("board-roce", c)),
