@@ -8,37 +8,20 @@
  * other offloads than it was made for. Everything slow happens piecewise in turn(); adding and deleting the vdpa
  * device is a child's work, because the kernel blocks the caller until we have answered the driver's probe.
  */
-import { BouncePages, type BufferBus } from "./bounce-pages.ts";
+import type { BufferBus } from "./bounce-pages.ts";
 import { EBUSY, errnoName } from "./errno.ts";
 import { Fault } from "./fault.ts";
 import { check, EFD_CLOEXEC, EFD_NONBLOCK, libc, POLLIN, ptrOf } from "./libc.ts";
-import { ld16, mapAnonymous, st16, unmap, view } from "./mem.ts";
+import { IdleQueues } from "./local-ring.ts";
+import { ld16 } from "./mem.ts";
 import type { LocalBuffers, LocalRing, NetPort, PortFeatures } from "./net-port.ts";
 import { moveNetdev, netdevBelow, netdevIndex, renameNetdev, setNetdev } from "./netdev.ts";
 import { VdpaChild, vdpaExists } from "./vdpa.ts";
 import { NET_CONFIG, NET_S_LINK_UP, REQ_GET_VQ_STATE, REQ_SET_STATUS } from "./vduse.layout.ts";
-import { type IovaMapping, type QueueInfo, Vduse, vduseMissing } from "./vduse.ts";
-import {
-  AVAIL_F_NO_INTERRUPT,
-  availBytes,
-  DESC_SIZE,
-  F_ACCESS_PLATFORM,
-  F_CSUM,
-  F_GUEST_CSUM,
-  F_GUEST_TSO4,
-  F_GUEST_TSO6,
-  F_HOST_TSO4,
-  F_HOST_TSO6,
-  F_INDIRECT_DESC,
-  F_MAC,
-  F_MRG_RXBUF,
-  F_MTU,
-  F_STATUS,
-  F_VERSION_1,
-  STATUS_DRIVER_OK,
-  USED_F_NO_NOTIFY,
-  usedBytes,
-} from "./virtio.layout.ts";
+import { Vduse, vduseMissing } from "./vduse.ts";
+import { boardFeatures, FEATURES_HI, SHAPING } from "./vduse-features.ts";
+import { VduseRings } from "./vduse-rings.ts";
+import { F_MRG_RXBUF, STATUS_DRIVER_OK } from "./virtio.layout.ts";
 
 export interface VdusePortOptions {
   /** name of the VDUSE device and of the netdev */
@@ -66,33 +49,8 @@ const MIB = 1 << 20;
 
 /** header length that a driver with VERSION_1 has (5.1.6) */
 const HEADER = 12;
-/** accepted bits that shape frames: a device made for others must be made again */
-const SHAPING =
-  (1 << F_CSUM) |
-  (1 << F_GUEST_CSUM) |
-  (1 << F_GUEST_TSO4) |
-  (1 << F_GUEST_TSO6) |
-  (1 << F_HOST_TSO4) |
-  (1 << F_HOST_TSO6);
-const ALWAYS_LO = (1 << F_MAC) | (1 << F_STATUS) | (1 << F_MTU) | (1 << F_MRG_RXBUF) | (1 << F_INDIRECT_DESC);
-const FEATURES_HI = (1 << (F_VERSION_1 - 32)) | (1 << (F_ACCESS_PLATFORM - 32));
-
 /** none -> adding -> there -> deleting -> none */
 type Stage = "none" | "adding" | "there" | "deleting";
-
-/** What the board's driver may be offered so that a frame means the same on both sides. Exported for its test. */
-export function boardFeatures(f: PortFeatures): number {
-  const bit = (on: boolean, b: number): number => (on ? 1 << b : 0);
-  return (
-    ALWAYS_LO |
-    bit(f.toHostCsum, F_CSUM) |
-    bit(f.toHostCsum && f.toHostTso4, F_HOST_TSO4) |
-    bit(f.toHostCsum && f.toHostTso6, F_HOST_TSO6) |
-    bit(f.toBoardCsum, F_GUEST_CSUM) |
-    bit(f.toBoardCsum && f.toBoardTso4, F_GUEST_TSO4) |
-    bit(f.toBoardCsum && f.toBoardTso6, F_GUEST_TSO6)
-  );
-}
 
 export class VdusePort implements NetPort {
   readonly kind = "vduse";
@@ -134,12 +92,7 @@ export class VdusePort implements NetPort {
   #configured = false;
   #broken = false;
   #serving = false;
-  // rings of the live driver
-  #maps: IovaMapping[] = [];
-  #oldMaps: IovaMapping[] = [];
-  #liveRx: LocalRing | null = null;
-  #liveTx: LocalRing | null = null;
-  #pages: BouncePages | null = null;
+  readonly #rings: VduseRings;
   /** status message whose answer waits until the engine has let go of the rings */
   #owedReply = false;
 
@@ -157,6 +110,7 @@ export class VdusePort implements NetPort {
     this.#size = o.queueSize ?? DEFAULT_QUEUE;
     this.netdev = o.name;
     this.#idle = new IdleQueues();
+    this.#rings = new VduseRings(o.bus ?? null);
     this.rx = this.#idle.ring;
     this.tx = this.#idle.ring;
     this.buffers = this.#idle.buffers;
@@ -350,7 +304,7 @@ export class VdusePort implements NetPort {
     if (dev !== null) {
       if (this.#owedReply) {
         this.#owedReply = false;
-        this.#unmapOld();
+        this.#rings.release();
         dev.reply();
         work++;
       }
@@ -361,7 +315,7 @@ export class VdusePort implements NetPort {
         if (polled[3]! >>> 16 !== 0) libc.read(this.#kick[0], this.#kickWord, 8);
         if (polled[5]! >>> 16 !== 0) libc.read(this.#kick[1], this.#kickWord, 8);
       }
-      if (this.#liveRx !== null && !this.ready) this.#tryReady();
+      if (this.#rings.rx !== null && !this.ready) this.#tryReady();
     }
     if (this.#stage !== "there" || !this.#configured || this.#misfit()) {
       const now = Date.now();
@@ -378,18 +332,16 @@ export class VdusePort implements NetPort {
     if (dev.type === REQ_SET_STATUS) {
       const status = dev.argument & 0xff;
       if ((status & STATUS_DRIVER_OK) !== 0) {
-        if (this.#liveRx === null) this.#mapRings();
-      } else if (this.#liveRx !== null) {
+        if (this.#rings.rx === null) this.#mapRings();
+      } else if (this.#rings.rx !== null) {
         // The answer waits until the engine has stopped its DMA and left the rings: one turn.
         this.#drop();
         this.#owedReply = true;
         return 1;
       }
     }
-    if (dev.type === REQ_GET_VQ_STATE) {
-      const ring = dev.argument === 0 ? this.#liveRx : this.#liveTx;
-      dev.reply(ring === null ? 0 : ld16(ring.usedPtr + 2));
-    } else dev.reply();
+    if (dev.type === REQ_GET_VQ_STATE) dev.reply(this.#rings.usedIdx(dev.argument));
+    else dev.reply();
     return 1;
   }
 
@@ -402,144 +354,47 @@ export class VdusePort implements NetPort {
     // A reset forgets them, so they are set here and not at creation.
     dev.setKick(0, this.#kick[0]);
     dev.setKick(1, this.#kick[1]);
-    const liveRx = this.#ring(rx);
-    const liveTx = this.#ring(tx);
-    if (liveRx === null || liveTx === null) {
+    if (!this.#rings.map(dev, rx, tx)) {
       this.#o.log("error", `${dev.name}: the driver's rings cannot be mapped`);
       return false;
     }
     const [lo] = dev.features();
     this.rxMergeable = ((lo >>> F_MRG_RXBUF) & 1) === 1;
     this.#offered = (this.#offered & ~SHAPING) | (lo & SHAPING);
-    this.#liveRx = liveRx;
-    this.#liveTx = liveTx;
     this.lives++;
-    // Notifications are of no use to a poller; the engine says so again when it takes the rings.
-    st16(liveTx.usedPtr, USED_F_NO_NOTIFY);
-    st16(liveRx.usedPtr, USED_F_NO_NOTIFY);
     this.#tryReady();
     return true;
   }
 
-  /** The buffers can be mapped from the first mapping of a packet on (ifup fills the receive queue). */
   #tryReady(): void {
-    const dev = this.#dev!;
-    if (this.#pages === null) {
-      if (ld16(this.#liveRx!.availPtr + 2) === 0 && ld16(this.#liveTx!.availPtr + 2) === 0) return;
-      const m = dev.map(0);
-      if (m === null) return;
-      this.#pages = new BouncePages(m.ptr, m.size, this.#o.bus ?? null);
-    }
-    this.rx = this.#liveRx!;
-    this.tx = this.#liveTx!;
-    this.buffers = this.#pages;
+    const rings = this.#rings;
+    if (!rings.mapBuffers(this.#dev!)) return;
+    this.rx = rings.rx!;
+    this.tx = rings.tx!;
+    this.buffers = rings.pages!;
     this.generation++;
     this.ready = true;
     if (!this.#serving) this.#dropStale();
   }
 
-  #ring(q: QueueInfo): LocalRing | null {
-    const at = (iova: number, bytes: number): number => {
-      const inside = (m: IovaMapping): boolean => iova >= m.start && iova + bytes <= m.start + m.size;
-      let m = this.#maps.find(inside);
-      if (m === undefined) {
-        const made = this.#dev!.map(iova);
-        if (made === null) return 0;
-        this.#maps.push(made);
-        if (!inside(made)) return 0;
-        m = made;
-      }
-      return m.ptr + (iova - m.start);
-    };
-    const desc = at(q.desc, q.size * DESC_SIZE);
-    const avail = at(q.driver, availBytes(q.size));
-    const used = at(q.device, usedBytes(q.size));
-    return desc === 0 || avail === 0 || used === 0 ? null : ringAt(q.size, desc, avail, used);
-  }
-
   /** The rings are void from now on; memory behind them is kept until the engine has noticed. */
   #drop(): void {
-    if (this.#liveRx === null) return;
-    this.#liveRx = this.#liveTx = null;
+    if (this.#rings.rx === null) return;
+    this.#rings.drop();
     this.rx = this.#idle.ring;
     this.tx = this.#idle.ring;
     this.buffers = this.#idle.buffers;
     this.ready = false;
     this.generation++;
-    this.#oldMaps.push(...this.#maps);
-    this.#maps = [];
-  }
-
-  #unmapOld(): void {
-    for (const m of this.#oldMaps) unmap(m.ptr, m.size);
-    this.#oldMaps = [];
-    this.#pages?.close();
-    this.#pages = null;
   }
 
   /** Everything mapped, rings dropped before. */
   #free(): void {
-    this.#unmapOld();
+    this.#rings.release();
     this.#owedReply = false;
   }
 
-  /** Frames that the board sent while no host was there are given back undelivered: a host wants no old news. */
   #dropStale(): void {
-    const ring = this.#liveTx;
-    if (ring === null) return;
-    const mask = ring.size - 1;
-    const idx = ld16(ring.availPtr + 2);
-    let used = ld16(ring.usedPtr + 2);
-    if (((idx - used) & 0xffff) > ring.size) return;
-    const some = used !== idx;
-    while (used !== idx) {
-      const at = (used & mask) << 1;
-      ring.usedElem[at] = ring.avail[2 + (used & mask)]!;
-      ring.usedElem[at + 1] = 0;
-      used = (used + 1) & 0xffff;
-    }
-    if (!some) return;
-    st16(ring.usedPtr + 2, used);
-    if ((ld16(ring.availPtr) & AVAIL_F_NO_INTERRUPT) === 0) this.notify(1);
-  }
-}
-
-/** Views of a split ring at three CPU addresses. */
-function ringAt(size: number, desc: number, avail: number, used: number): LocalRing {
-  const availView = new Uint16Array(view(avail, availBytes(size)));
-  const usedView = view(used, usedBytes(size));
-  return {
-    size,
-    availPtr: avail,
-    usedPtr: used,
-    desc: new Int32Array(view(desc, size * DESC_SIZE)),
-    avail: availView,
-    // The elements begin 4 bytes in; the view must not reach past the ring's last element.
-    usedElem: new Uint32Array(usedView, 4, size * 2),
-    used16: new Uint16Array(usedView),
-  };
-}
-
-/** Empty memory that stands for rings and buffers while there is no driver, so that the engine always has some. */
-class IdleQueues {
-  readonly ring: LocalRing;
-  readonly buffers: LocalBuffers;
-  readonly #ptr: number;
-
-  constructor() {
-    this.#ptr = mapAnonymous(4096);
-    this.ring = ringAt(16, this.#ptr, this.#ptr + 1024, this.#ptr + 2048);
-    this.buffers = {
-      base: 0,
-      busBase: 0,
-      u8: new Uint8Array(view(this.#ptr + 3072, 1024)),
-      pageBusLo: null,
-      pageBusHi: null,
-      learn: () => 0,
-    };
-  }
-
-  close(): void {
-    unmap(this.#ptr, 4096);
+    if (this.#rings.giveBackStale()) this.notify(1);
   }
 }

@@ -2,7 +2,8 @@ import { describe, expect, test } from "bun:test";
 import type { PortFeatures } from "../../src/hw/net-port.ts";
 import { attributeU16, genlMessage } from "../../src/hw/vdpa.ts";
 import { vduseMissing } from "../../src/hw/vduse.ts";
-import { boardFeatures, VdusePort } from "../../src/hw/vduse-port.ts";
+import { boardFeatures } from "../../src/hw/vduse-features.ts";
+import { VdusePort } from "../../src/hw/vduse-port.ts";
 import {
   F_ACCESS_PLATFORM,
   F_CSUM,
