@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { RigError } from "./apt.ts";
 import { BOARD_IP, BOARD_NETDEV, type BoardPair, HOST_IP, type PairOptions, waitFor } from "./board-pair.ts";
-import { boardOf, checkedTcp, hostOf, interrupt, ping, type Side, withPair } from "./board-steps.ts";
+import { account, boardOf, checkedTcp, hostOf, interrupt, ping, type Side, withPair } from "./board-steps.ts";
 import { repoDir } from "./cache.ts";
 import type { Findings } from "./checks.ts";
 
@@ -104,9 +104,7 @@ export const boardShort = (o: PairOptions): Promise<Findings> =>
     found.figures.data_again_s = (await killOnce(p, 0, false)).gap.toFixed(1);
     const now = await netdevs(p);
     if (now !== index) throw new RigError(`netdevs ${index} became ${now}`);
-    const { counters, state } = await p.stat();
-    if (counters.port_copied_bytes !== 0 || counters.faults !== 0)
-      throw new RigError(`${counters.port_copied_bytes} bytes copied, ${counters.faults} faults: ${state.diagnosis}`);
+    await account(p, found);
     await p.board.must(`sh /etc/init.d/S45epnic stop && [ ! -e /sys/class/net/${BOARD_NETDEV} ]`, 60_000);
     found.notes.push(await interrupt(p));
   });

@@ -5,7 +5,7 @@
  */
 import { RigError } from "./apt.ts";
 import { BOARD_IP, BOARD_NETDEV, type PairOptions } from "./board-pair.ts";
-import { boardOf, checkedTcp, hostOf, idle, interrupt, ping, udp, withPair } from "./board-steps.ts";
+import { account, boardOf, checkedTcp, hostOf, idle, interrupt, ping, udp, withPair } from "./board-steps.ts";
 import type { Findings } from "./checks.ts";
 
 /** Ping, TCP and UDP both ways, offloads, no byte copied, a clean stop. */
@@ -23,14 +23,7 @@ export const boardTraffic = (o: PairOptions, mib = 8): Promise<Findings> =>
       const driver = await s.guest.must("for n in /sys/class/net/*/device/driver; do readlink $n; done");
       if (!/virtio_net/.test(driver)) throw new RigError(`the ${s.name}'s netdev is no virtio_net: ${driver}`);
     }
-    const { counters, state } = await p.stat();
-    if (counters.port_copied_bytes !== 0)
-      throw new RigError(`epnic copied ${counters.port_copied_bytes} bytes of frames`);
-    if (counters.faults !== 0) throw new RigError(`${counters.faults} faults: ${state.diagnosis}`);
-    found.features = String(state.features).split(",").map(Number);
-    found.header = Number(state.header_bytes);
-    found.negotiations = counters.negotiations!;
-    found.negotiationsRight = counters.negotiations! - counters.refusals!;
+    const counters = await account(p, found);
     found.notes.push(
       `frames ${counters.to_host_frames} to the host, ${counters.to_board_frames} to the board, copied bytes 0`,
     );
@@ -67,4 +60,5 @@ export const boardRoce = (o: PairOptions): Promise<Findings> =>
       found.notes.push(`${test}: ${row.trim().replace(/\s+/g, " ")}`);
       await Bun.sleep(500);
     }
+    await account(p, found);
   });

@@ -133,3 +133,16 @@ export async function interrupt(p: BoardPair): Promise<string> {
     60_000,
   );
 }
+
+/** What epnic on the board says of itself: nothing copied, no fault, what was negotiated. @returns its counters */
+export async function account(p: BoardPair, found: Findings): Promise<Record<string, number>> {
+  const { counters, state } = await p.stat();
+  if (counters.port_copied_bytes !== 0)
+    throw new RigError(`epnic copied ${counters.port_copied_bytes} bytes of frames`);
+  if (counters.faults !== 0) throw new RigError(`${counters.faults} faults: ${state.diagnosis}`);
+  found.features = String(state.features).split(",").map(Number);
+  found.header = Number(state.header_bytes);
+  found.negotiations = counters.negotiations! + counters.refusals!;
+  found.negotiationsRight = counters.negotiations!;
+  return counters;
+}
