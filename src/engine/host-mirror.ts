@@ -244,10 +244,13 @@ export class HostMirror extends HostLooks {
           break;
         }
         const next = flagsNext >>> 16;
-        if (next >= size) return this.bad(R_DESC_INDEX, next, size);
+        if (next >= size || ttl === 0) {
+          // What was asked for in this pass is not here yet: that may be the descriptor of an earlier frame.
+          if (missing > 0) break;
+          return next >= size ? this.bad(R_DESC_INDEX, next, size) : this.bad(R_DESC_LOOP, head, size);
+        }
         if (next === d + 1) run++;
         d = next;
-        if (ttl === 0) return this.bad(R_DESC_LOOP, head, size);
       }
     }
     if (this.tuning.span && span <= SPAN_MAX) this.span = span;
