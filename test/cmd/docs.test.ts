@@ -88,7 +88,7 @@ describe("service files", () => {
       const fake = join(dir, "epnic");
       writeFileSync(
         fake,
-        '#!/bin/sh\n[ "$1" = bind ] && exit 0\n[ "$2" = --check ] && exit "${CHECK:-0}"\ntrap "echo drained; exit 0" TERM\nwhile :; do sleep 0.05; done\n',
+        '#!/bin/sh\n[ "$1" = bind ] && exit 0\n[ "$2" = --check ] && exit $((CHECK))\ntrap "echo drained; exit 0" TERM\nwhile :; do sleep 0.05; done\n',
         { mode: 0o755 },
       );
       const script = readFileSync(join(FIXTURES, "init/epnic.busybox"), "utf8")
