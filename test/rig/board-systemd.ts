@@ -65,6 +65,8 @@ const inRoot = (command: string): string => `nsenter -t $(pidof systemd) -m -p -
 
 /** systemd as process 1 of its own namespaces; what the board's kernel has is bound into its root. */
 const BOOT = `
+  # systemd-modules-load is kept from it in a container
+  modprobe -a $(grep -v '^#' /etc/epnic.modules)
   mkdir -p ${ROOT}/usr/lib/modules ${ROOT}/etc/systemd/system; : > ${ROOT}/usr/bin/epnic
   mount --bind ${ROOT} ${ROOT}
   mount --bind /usr/bin/epnic ${ROOT}/usr/bin/epnic; mount --bind /lib/modules ${ROOT}/usr/lib/modules
@@ -108,12 +110,18 @@ export async function boardSystemd(o: PairOptions): Promise<Findings> {
   const say = (text: string): void => console.error(`rig: ${text}`);
   const start = async (p: BoardPair): Promise<void> => {
     await p.board.must(BOOT, 180_000);
-    await p.board.must(inRoot("systemctl start epnic"), 180_000);
+    await p.board.must(
+      `${inRoot("systemctl start epnic")} || { ${inRoot("journalctl --no-pager -o cat -n 30 -u epnic")}; exit 1; }`,
+      180_000,
+    );
   };
   const options: PairOptions = {
     ...o,
     archives: [await fetchSystemd(say)],
-    files: { "etc/epnic.service": { copy: join(repoDir, "fixtures/init/epnic.service") } },
+    files: {
+      "etc/epnic.service": { copy: join(repoDir, "fixtures/init/epnic.service") },
+      "etc/epnic.modules": { copy: join(repoDir, "fixtures/init/epnic.modules-load") },
+    },
     service: start,
   };
   return withPair(options, async (p, found) => {
