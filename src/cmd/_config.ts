@@ -148,6 +148,7 @@ export const FLAG_KEYS: Readonly<Record<string, string>> = {
   "vfio-user": "host.path",
   "model-core": "model.core",
 };
+const VFIO_USER = "vfio-user:";
 const NUMERIC = new Set(["mtu", "queue_size", "cpu"]);
 
 /** The keys a table may have, for suggestions. */
@@ -162,6 +163,20 @@ function keysOf(path: readonly string[]): string[] {
 }
 
 /**
+ * --host says kind and path in one.
+ * @throws Fault E_USAGE for another kind, a missing path, or another one given beside it
+ */
+function hostFlag(flags: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+  const { host, ...others } = flags;
+  if (typeof host !== "string" || host === "built-in") return others;
+  const path = host.startsWith(VFIO_USER) ? host.slice(VFIO_USER.length) : "";
+  if (path === "") throw new Fault("E_USAGE", `--host is ${host}, expected built-in or vfio-user:PATH`);
+  const other = others["vfio-user"] ?? path;
+  if (other !== path) throw new Fault("E_USAGE", `--host is ${host} and --vfio-user is ${other}`, "give one of them");
+  return { ...others, "vfio-user": path };
+}
+
+/**
  * Merge file and flags, check everything, fill in defaults.
  * @param flags values of given flags only, by flag name
  * @throws Fault E_CONFIG for a key of the file, E_USAGE for a flag: the first thing that is wrong
@@ -169,7 +184,7 @@ function keysOf(path: readonly string[]): string[] {
 export function resolveConfig(file: Tree, path: string, flags: Readonly<Record<string, unknown>>): Config {
   const merged = structuredClone(file);
   const fromFlag = new Map<string, string>();
-  for (const [flag, value] of Object.entries(flags)) {
+  for (const [flag, value] of Object.entries(hostFlag(flags))) {
     const key = FLAG_KEYS[flag];
     if (key === undefined || value === undefined || value === false) continue;
     fromFlag.set(key, flag);

@@ -45,6 +45,11 @@ const args = {
   port: { type: "enum", options: ["auto", "tap", "vduse"], description: "the board's side of the card (default auto)" },
   "port-name": { type: "string", valueHint: "IFNAME", description: "name of the board's interface (default epnic0)" },
   "port-netns": { type: "string", valueHint: "NAME", description: "network namespace of the board's interface" },
+  host: {
+    type: "string",
+    valueHint: "HOST",
+    description: "model: built-in (the default), or vfio-user:PATH, the same as --vfio-user",
+  },
   "host-tap": {
     type: "string",
     valueHint: "IFNAME",
@@ -103,7 +108,7 @@ export default defineCommand({
     const { DEFAULT_CONFIG, readConfig, resolveConfig, FLAG_KEYS } = await import("./_config.ts");
     const path = args.config ?? DEFAULT_CONFIG;
     const file = args.config !== undefined || existsSync(path) ? readConfig(path) : {};
-    const flags = Object.fromEntries(Object.keys(FLAG_KEYS).map((k) => [k, args[k]]));
+    const flags = Object.fromEntries(["host", ...Object.keys(FLAG_KEYS)].map((k) => [k, args[k]]));
     const config = resolveConfig(file, path, flags);
     const named = deviceOf(args) || config.device || "";
     if (named === "")

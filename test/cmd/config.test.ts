@@ -38,6 +38,14 @@ describe("resolveConfig", () => {
     expect(c.mtu).toBe(1400);
     expect(c.port).toMatchObject({ name: "b", netns: "n" });
   });
+  test("--host says kind and path in one", () => {
+    expect(resolve("", { host: "vfio-user:/tmp/s" }).host).toMatchObject({ kind: "vfio-user", path: "/tmp/s" });
+    expect(resolve("", { host: "vfio-user:plain:/tmp/s", "vfio-user": "plain:/tmp/s" }).host.path).toBe("plain:/tmp/s");
+    expect(resolve("", { host: "built-in" }).host.kind).toBe("built-in");
+    for (const host of ["vfio-user", "vfio-user:", "qemu"])
+      expect(() => resolve("", { host })).toThrow(`--host is ${host}, expected built-in or vfio-user:PATH`);
+    expect(() => resolve("", { host: "vfio-user:/a", "vfio-user": "/b" })).toThrow("--vfio-user is /b");
+  });
   test("--vfio-user chooses the kind of host", () => {
     expect(resolve("", { "vfio-user": "/tmp/s" }).host).toMatchObject({ kind: "vfio-user", path: "/tmp/s" });
   });
