@@ -52,9 +52,13 @@ export const boardRoce = (o: PairOptions): Promise<Findings> =>
     for (const test of ["ib_send_bw -n 50 -s 4096", "ib_write_bw -n 50 -s 4096", "ib_read_lat -n 20 -s 256"]) {
       // -u 20: the transport's timeout is 4 s instead of 67 ms, emulated machines are slow
       const args = `${test} -d rxe0 -R -u 20 -F`;
-      p.board.fire(`ulimit -l unlimited; timeout 60 ${args} > /tmp/perf 2>&1`);
+      p.board.fire(`ulimit -l unlimited; timeout 200 ${args} > /tmp/perf 2>&1`);
       await Bun.sleep(3000);
-      const out = await p.host.must(`ulimit -l unlimited; timeout 50 ${args} ${BOARD_IP} 2>&1`, 90_000);
+      // refused as long as the server has not come up
+      const out = await p.host.must(
+        `ulimit -l unlimited; i=0; until timeout 50 ${args} ${BOARD_IP} > /tmp/perf 2>&1; do i=$((i+1)); [ $i -gt 4 ] && break; sleep 3; done; cat /tmp/perf`,
+        260_000,
+      );
       const row = out.split("\n").findLast((l) => /^\s*\d+\s+\d+\s+[\d.]+/.test(l));
       if (row === undefined) throw new RigError(`${test}: ${out.slice(-400)}`);
       found.notes.push(`${test}: ${row.trim().replace(/\s+/g, " ")}`);
