@@ -20,11 +20,11 @@ export class BoardRing {
   private seen = 0;
   a = 0;
   b = 0;
-  private mask = 0;
+  mask = 0;
   private ring: LocalRing;
   private buffers: LocalBuffers;
   private table: Int32Array;
-  private avail: Uint16Array;
+  avail: Uint16Array;
   private usedElem: Uint32Array;
   private readonly raw: Segments;
 
@@ -36,15 +36,15 @@ export class BoardRing {
   /** buffers that gather() found */
   gathered = 0;
   // base and bus address of the buffers as int32 words, for single()
-  private desc: Int32Array;
+  desc: Int32Array;
   private u8: Uint8Array;
-  private baseLo = 0;
-  private baseHi = 0;
-  private busLo = 0;
-  private busHi = 0;
-  private limit = 0;
-  private pageLo: Int32Array | null = null;
-  private pageHi: Int32Array | null = null;
+  baseLo = 0;
+  baseHi = 0;
+  busLo = 0;
+  busHi = 0;
+  limit = 0;
+  pageLo: Int32Array | null = null;
+  pageHi: Int32Array | null = null;
 
   constructor(name: string, write: number, ring: LocalRing, buffers: LocalBuffers, scratch: Segments) {
     this.name = name;

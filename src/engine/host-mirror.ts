@@ -39,8 +39,8 @@ export class HostMirror extends HostLooks {
   private via: Fetcher;
   private readonly mem: DmaRegion;
   private readonly maxSize: number;
-  protected readonly avail: Uint16Array;
-  protected readonly desc: Int32Array;
+  readonly avail: Uint16Array;
+  readonly desc: Int32Array;
   protected readonly table: Int32Array;
   private readonly descOff: number;
   private readonly tableOff: number;

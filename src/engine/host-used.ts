@@ -53,7 +53,7 @@ export class HostUsed {
   private lookSerial = 0;
   private signalled = 0;
   /** used elements as they travel: id, len */
-  protected readonly stage: Int32Array;
+  readonly stage: Int32Array;
   private readonly idx: Uint16Array;
   private readonly stageLo: number;
   private readonly stageHi: number;

@@ -5,7 +5,7 @@
  */
 import type { DmaChannel } from "../hw/dma-channel.ts";
 import type { DmaMemory } from "../hw/dma-memory.ts";
-import { NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
+import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
 import type { BoardRing } from "./board-ring.ts";
 import { R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
 import { HeaderSlots } from "./header-slots.ts";
@@ -33,6 +33,9 @@ const LAZY_CHAINS = 32;
 const ETH_MIN = 14;
 /** elements of a frame in one piece, with what ends its burst */
 const SINGLE_ROOM = 2 + HostRing.PUBLISH_ELEMENTS + 1;
+
+/** flags that tell what kind a descriptor is */
+const SINGLE_KIND = DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT;
 
 export interface DirectionLimits {
   /** frames of one burst */
@@ -62,6 +65,8 @@ export class ToHost {
   private readonly ch: DmaChannel;
   private readonly irq: Interrupts;
   private readonly limits: DirectionLimits;
+  /** bytes of one burst at the most */
+  private readonly share: number;
   private readonly headers: HeaderSlots;
   private readonly src = new Segments();
   private readonly dst = new Segments();
@@ -75,6 +80,11 @@ export class ToHost {
   private grow = 0;
   private mergeable = true;
   private patch = false;
+  /** a frame of one descriptor is one element; its num_buffers is patched in place */
+  private plain = false;
+  private stamp = false;
+  /** shortest frame, its header included */
+  private least = 0;
   private vector = 0xffff;
 
   /** bursts in flight, oldest first */
@@ -103,6 +113,7 @@ export class ToHost {
     this.ch = ch;
     this.irq = irq;
     this.limits = limits;
+    this.share = (limits.inflightBytes / BURSTS) | 0;
     this.lazyTurns = lazyTurns;
     this.coalesce = coalesce;
     this.headers = new HeaderSlots(memory);
@@ -120,6 +131,9 @@ export class ToHost {
     this.grow = hdrLen - eqHdrLen;
     this.mergeable = mergeable;
     this.patch = patch && this.grow === 0;
+    this.plain = this.grow === 0 && (hdrLen < 12 || this.patch);
+    this.stamp = this.plain && hdrLen >= 12;
+    this.least = hdrLen + ETH_MIN;
     this.vector = vector;
     this.recHead = this.recTail = 0;
     this.inflight = this.owedBytes = 0;
@@ -194,44 +208,70 @@ export class ToHost {
 
   /**
    * Frames of one descriptor on each side, as nearly every frame of a usual MTU is, until `most` are begun or one is
-   * not so; what is unusual or wrong goes the long way.
+   * not so; what is unusual or wrong goes the long way. Rings are read here and not through BoardRing.single(): calls
+   * and results passed through fields cost as much as the rest of a frame.
    */
   private singles(most: number): void {
-    const { eq, hq, ch, grow } = this;
-    const least = this.hdrLen + ETH_MIN;
+    const { eq, hq, ch, least, plain, stamp, grow } = this;
     let frames = most - this.begun;
-    const buffers = hq.available();
+    const hqNext = hq.next;
+    const buffers = (hq.ready - hqNext) & 0xffff;
     if (buffers < frames) frames = buffers;
     const room = (ch.room() - SINGLE_ROOM) >> 1;
     if (room < frames) frames = room;
+    if (frames <= 0) return;
     let left = this.limits.inflightBytes - this.inflight - this.burstBytes;
-    const share = ((this.limits.inflightBytes / BURSTS) | 0) - this.burstBytes;
+    const share = this.share - this.burstBytes;
     if (share < left) left = share;
-    const plain = grow === 0 && (this.hdrLen < 12 || this.patch);
-    const stamp = plain && this.hdrLen >= 12;
+    const { desc, avail, mask, next, baseLo, baseHi, pageLo } = eq;
+    const { desc: hqDesc, avail: hqAvail, mask: hqMask, stage } = hq;
     const u8 = eq.bytes;
+    let used = hq.used;
     let bytes = 0;
     let n = 0;
-    while (n < frames && left > 0) {
-      const buffer = hq.peek(n);
-      if (!eq.single(eq.peek(n)) || !hq.single(buffer)) break;
-      const len = (eq.len + grow) | 0;
-      if (len < least || hq.len < len) break;
-      if (plain) ch.put(len, eq.lo, eq.hi, hq.lo, hq.hi);
-      else this.putApart();
-      if (stamp) {
-        const at = eq.off + NET_HDR_NUM_BUFFERS;
-        u8[at] = 1;
-        u8[at + 1] = 0;
+    do {
+      const head = avail[2 + ((next + n) & mask)]!;
+      const buffer = hqAvail[2 + ((hqNext + n) & hqMask)]!;
+      if (head > mask || buffer > hqMask) break;
+      const w = head << 2;
+      const v = buffer << 2;
+      const from = desc[w + 2]!;
+      const len = (from + grow) | 0;
+      const kinds = (desc[w + 3]! & SINGLE_KIND) | ((hqDesc[v + 3]! & SINGLE_KIND) ^ DESC_F_WRITE);
+      if (kinds !== 0 || from <= 0 || len < least || hqDesc[v + 2]! < len) break;
+      const low = desc[w]!;
+      const off = (low - baseLo) | 0;
+      const borrow = low >>> 0 < baseLo >>> 0 ? 1 : 0;
+      if (((desc[w + 1]! - baseHi - borrow) | 0) !== 0 || off < 0 || off > eq.limit - from) break;
+      let lo: number;
+      let hi: number;
+      if (pageLo === null) {
+        lo = (eq.busLo + off) | 0;
+        hi = lo >>> 0 < eq.busLo >>> 0 ? (eq.busHi + 1) | 0 : eq.busHi;
+      } else {
+        const page = off >>> 12;
+        lo = pageLo[page]!;
+        hi = eq.pageHi![page]!;
+        if ((off & 4095) + from > 4096 || (lo | hi) === 0) break;
+        lo |= off & 4095;
       }
-      hq.pushUsed(buffer, len);
-      bytes += len;
-      left -= len;
+      if (plain) ch.put(len, lo, hi, hqDesc[v]!, hqDesc[v + 1]!);
+      else this.putApart(off, from, lo, hi, hqDesc[v]!, hqDesc[v + 1]!);
+      if (stamp) {
+        u8[off + NET_HDR_NUM_BUFFERS] = 1;
+        u8[off + NET_HDR_NUM_BUFFERS + 1] = 0;
+      }
+      const e = (used & hqMask) << 1;
+      stage[e] = buffer;
+      stage[e + 1] = len;
+      used = (used + 1) & 0xffff;
+      bytes = (bytes + len) | 0;
       n++;
-    }
+    } while (n < frames && bytes < left);
     if (n === 0) return;
-    eq.consume(n);
-    hq.consume(n);
+    eq.next = (next + n) & 0xffff;
+    hq.next = (hqNext + n) & 0xffff;
+    hq.used = used;
     this.begun += n;
     this.burstBytes += bytes;
     this.frames += n;
@@ -284,19 +324,19 @@ export class ToHost {
     this.begun++;
   }
 
-  /** Header and data of the frame that eq.single() and hq.single() found, as an element each. */
-  private putApart(): void {
-    const { eq, hq, ch, headers, hdrLen, eqHdrLen } = this;
-    headers.copy(eq.bytes, eq.off, eqHdrLen, hdrLen, 1);
-    ch.put(hdrLen, headers.lo, headers.hi, hq.lo, hq.hi);
-    const src = (eq.lo + eqHdrLen) | 0;
-    const dst = (hq.lo + hdrLen) | 0;
+  /** Header and data of a frame of one descriptor on each side, as an element each. `off`: where it is in the board's memory */
+  private putApart(off: number, len: number, lo: number, hi: number, toLo: number, toHi: number): void {
+    const { ch, headers, hdrLen, eqHdrLen } = this;
+    headers.copy(this.eq.bytes, off, eqHdrLen, hdrLen, 1);
+    ch.put(hdrLen, headers.lo, headers.hi, toLo, toHi);
+    const src = (lo + eqHdrLen) | 0;
+    const dst = (toLo + hdrLen) | 0;
     ch.put(
-      eq.len - eqHdrLen,
+      len - eqHdrLen,
       src,
-      src >>> 0 < eq.lo >>> 0 ? (eq.hi + 1) | 0 : eq.hi,
+      src >>> 0 < lo >>> 0 ? (hi + 1) | 0 : hi,
       dst,
-      dst >>> 0 < hq.lo >>> 0 ? (hq.hi + 1) | 0 : hq.hi,
+      dst >>> 0 < toLo >>> 0 ? (toHi + 1) | 0 : toHi,
     );
   }
 
