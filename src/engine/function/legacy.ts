@@ -3,7 +3,7 @@
  * The queue address is a single word that must read 0 before the driver sets up the next queue, so a driver that gets
  * to DRIVER_OK has been seen by construction: the last two page numbers found are those of queues 0 and 1.
  */
-import { ld8, ld16, ld32, st8, st16, st32, wmb } from "../../hw/mem.ts";
+import { ld8, ld16, ld32, st8, st16, st32 } from "../../hw/mem.ts";
 import {
   F_STATUS,
   LEGACY_CONFIG_MSIX,
@@ -11,7 +11,6 @@ import {
   LEGACY_GUEST_FEATURES,
   LEGACY_HOST_FEATURES,
   LEGACY_ISR,
-  LEGACY_MSI_CONFIG_VECTOR,
   LEGACY_MSI_QUEUE_VECTOR,
   LEGACY_QUEUE_NOTIFY,
   LEGACY_QUEUE_NUM,
@@ -24,8 +23,8 @@ import {
   STATUS_FAILED,
   STATUS_NEEDS_RESET,
 } from "../../hw/virtio.layout.ts";
-import { MARK, markedVector } from "./attempt.ts";
 import { emptyQueue, judgeVectors, legacyRing, queuesOverlap } from "./capture.ts";
+import { ConfigNotice } from "./config-notice.ts";
 import { legacyHeader } from "./features.ts";
 import {
   FN_DOWN,
@@ -36,35 +35,13 @@ import {
   type HostFunction,
   type QueueCapture,
 } from "./host-function.ts";
-import {
-  emptyStats,
-  type FunctionParts,
-  GAVE_UP,
-  ISR_CONFIG,
-  ISR_CONFIG_POLLS,
-  ISR_QUEUE,
-  msixEnabled,
-  REBIND,
-  resetMsix,
-} from "./parts.ts";
+import { FEATURES_PARKED, PageNumbers } from "./page-numbers.ts";
+import { emptyStats, type FunctionParts, GAVE_UP, msixEnabled, REBIND, resetMsix } from "./parts.ts";
 
 const NOTIFY_PARKED = 0xffff;
-/** bit 31 is never offered, so no driver writes this */
-const FEATURES_PARKED = 0x80000000 | 0;
-/** upper byte of the config vector, and a value that no vector and not NO_VECTOR has there; see attempt.ts */
-const VECTOR_HIGH = LEGACY_MSI_CONFIG_VECTOR + 1;
-
 const WATCHING = 0;
 const LIVE = 1;
 const REFUSED = 2;
-
-/** One page number as it was found. */
-interface Found {
-  pfn: number;
-  vector: number;
-  /** the vector was read while queue_select was past this queue and the next page number was not there */
-  sure: number;
-}
 
 export class LegacyFunction implements HostFunction {
   readonly personality = "legacy" as const;
@@ -88,15 +65,11 @@ export class LegacyFunction implements HostFunction {
   private state = WATCHING;
   private lastStatus = 0;
   private frozen = 0;
-  /** MSI-X Enable as it shaped the layout of the block */
-  private wide = false;
-  /** the page number before the last, and the last */
-  private older: Found = { pfn: 0, vector: NO_VECTOR, sure: 0 };
-  private newer: Found = { pfn: 0, vector: NO_VECTOR, sure: 0 };
+  private readonly pages: PageNumbers;
+  private readonly notice: ConfigNotice;
   private accepted = 0;
   /** the driver set FAILED and none has begun since */
   private gone = false;
-  private isrCountdown = 0;
   private readonly hinted = new Uint8Array(2);
 
   constructor(private readonly parts: FunctionParts) {
@@ -105,11 +78,13 @@ export class LegacyFunction implements HostFunction {
     this.pbaPtr = parts.pbaPtr;
     this.vectors = parts.vectors;
     this.intxPin = parts.intxPin;
+    this.pages = new PageNumbers(parts, this.stats);
+    this.notice = new ConfigNotice(this.bar + LEGACY_ISR, this.bar + LEGACY_STATUS, 0, parts.config);
     st32(this.bar + LEGACY_QUEUE_PFN, 0);
     st32(this.bar + LEGACY_GUEST_FEATURES, FEATURES_PARKED);
     st8(this.bar + LEGACY_STATUS, 0);
     this.clean();
-    this.wide = msixEnabled(parts.dbi, parts.msixCap);
+    this.pages.wide = msixEnabled(parts.dbi, parts.msixCap);
     this.writeConfig();
   }
 
@@ -118,7 +93,7 @@ export class LegacyFunction implements HostFunction {
     const b = this.bar;
     // a page number is a life sign: the word was zeroed, and only a driver at its set-up writes another value
     if (ld32(b + LEGACY_QUEUE_PFN) === 0 && (ld8(b + LEGACY_STATUS) & ~STATUS_NEEDS_RESET) === this.frozen) {
-      if (this.isrCountdown > 0 && --this.isrCountdown === 0) st8(b + LEGACY_ISR, ISR_QUEUE);
+      if (this.notice.countdown > 0) this.notice.tick();
       return FN_NONE;
     }
     this.end();
@@ -127,16 +102,17 @@ export class LegacyFunction implements HostFunction {
 
   private follow(): number {
     this.watchLife();
-    this.watchLayout();
-    this.takePage();
+    // The device config lies 4 bytes further on while MSI-X is enabled, and the two vector cells in its old place.
+    if (this.pages.watchLayout()) this.writeConfig();
+    this.pages.take();
     const status = ld8(this.bar + LEGACY_STATUS);
     if (status === 0) {
       // whatever was found was found before status was read, so it belongs to the life that has ended
       if (this.lastStatus !== 0) this.clean();
       this.gone = false;
-      this.forgetFound();
+      this.pages.forget();
       this.accepted = 0;
-    } else if (this.newer.pfn !== 0) this.watchVector();
+    } else this.pages.watchVector();
     const failed = status & ~this.lastStatus & STATUS_FAILED;
     this.lastStatus = status;
     if (failed !== 0) return this.gaveUp();
@@ -146,7 +122,7 @@ export class LegacyFunction implements HostFunction {
 
   /** Linux does not reset the function then, and FAILED stays over its next try. */
   private gaveUp(): number {
-    this.forgetFound();
+    this.pages.forget();
     this.gone = true;
     this.configVector = NO_VECTOR;
     this.lastRefusal = GAVE_UP;
@@ -161,76 +137,7 @@ export class LegacyFunction implements HostFunction {
     st32(this.bar + LEGACY_GUEST_FEATURES, FEATURES_PARKED);
     this.gone = false;
     this.accepted = accepted;
-    this.forgetFound();
-  }
-
-  /**
-   * A page number is there: take it and zero the word, which the host looks at again within a microsecond or two.
-   * Between the load and the store the host may write another one only if it has begun anew; what it does first then
-   * is looked at behind the store.
-   * @returns whether there was one
-   */
-  private takePage(): boolean {
-    const at = this.bar + LEGACY_QUEUE_PFN;
-    let pfn = ld32(at);
-    if (pfn === 0) return false;
-    if (this.wide && ld8(this.bar + VECTOR_HIGH) !== MARK) {
-      // the attempt's first; one that begins behind the mark erases it
-      st8(this.bar + VECTOR_HIGH, MARK);
-      pfn = ld32(at);
-      if (pfn === 0) return false;
-    }
-    st32(at, 0);
-    if (
-      (ld32(this.bar + LEGACY_GUEST_FEATURES) | 0) !== FEATURES_PARKED ||
-      msixEnabled(this.parts.dbi, this.parts.msixCap) !== this.wide ||
-      !this.isVectorKept()
-    ) {
-      this.forgetFound();
-      this.stats.missed++;
-      return true;
-    }
-    const reuse = this.older;
-    this.older = this.newer;
-    reuse.pfn = pfn;
-    reuse.vector = NO_VECTOR;
-    reuse.sure = 0;
-    this.newer = reuse;
-    return true;
-  }
-
-  /**
-   * No attempt of the driver with MSI-X has begun or ended since the config vector was marked. Without MSI-X the MAC is
-   * in its place, where such an attempt leaves NO_VECTOR.
-   */
-  private isVectorKept(): boolean {
-    if (this.wide) return ld8(this.bar + VECTOR_HIGH) === MARK;
-    return this.parts.msixCap === 0 || ld16(this.bar + LEGACY_MSI_CONFIG_VECTOR) !== NO_VECTOR;
-  }
-
-  private forgetFound(): void {
-    this.older.pfn = 0;
-    this.newer.pfn = 0;
-  }
-
-  /** Keep overwriting the last queue's vector with the cell; the loads are ordered so that it cannot be a later queue's. */
-  private watchVector(): void {
-    if (!this.wide) return;
-    const select = ld16(this.bar + LEGACY_QUEUE_SEL);
-    const vector = ld16(this.bar + LEGACY_MSI_QUEUE_VECTOR);
-    if (ld32(this.bar + LEGACY_QUEUE_PFN) !== 0) return;
-    this.newer.vector = vector;
-    if (select === 1) this.newer.sure = 1;
-  }
-
-  /** The device config lies 4 bytes further on while MSI-X is enabled, and the two vector cells in its old place. */
-  private watchLayout(): void {
-    if (this.parts.msixCap === 0) return;
-    const wide = msixEnabled(this.parts.dbi, this.parts.msixCap);
-    // an attempt with vectors that came and went unseen has left its own in place of the MAC
-    if (wide === this.wide && (wide || this.isVectorKept())) return;
-    this.wide = wide;
-    this.writeConfig();
+    this.pages.forget();
   }
 
   private writeConfig(): void {
@@ -238,7 +145,7 @@ export class LegacyFunction implements HostFunction {
   }
 
   private configAt(): number {
-    return this.bar + (this.wide ? LEGACY_CONFIG_MSIX : LEGACY_CONFIG_NO_MSIX);
+    return this.bar + (this.pages.wide ? LEGACY_CONFIG_MSIX : LEGACY_CONFIG_NO_MSIX);
   }
 
   /** Constant registers and those the host does not own while status is 0. Not the MSI-X cells: a removal still reads them. */
@@ -247,8 +154,7 @@ export class LegacyFunction implements HostFunction {
     st32(b + LEGACY_HOST_FEATURES, this.parts.features);
     st16(b + LEGACY_QUEUE_NUM, this.parts.queueSize);
     st16(b + LEGACY_QUEUE_NOTIFY, NOTIFY_PARKED);
-    st8(b + LEGACY_ISR, ISR_QUEUE);
-    this.isrCountdown = 0;
+    this.notice.reset();
     this.hinted.fill(0);
   }
 
@@ -256,21 +162,22 @@ export class LegacyFunction implements HostFunction {
     this.live = false;
     this.state = WATCHING;
     this.stats.resets++;
-    this.forgetFound();
+    this.pages.forget();
     // any value but 0: the next poll cleans when it finds status 0
     this.lastStatus = this.frozen;
     this.clean();
   }
 
   private freeze(status: number): number {
-    const { parts, queues, older, newer } = this;
+    const { parts, queues, pages } = this;
     const b = this.bar;
     // written after follow() looked for it: look at everything again with it in place
-    if (this.takePage()) return FN_NONE;
+    if (pages.take()) return FN_NONE;
+    const { older, newer } = pages;
     const select = ld16(b + LEGACY_QUEUE_SEL);
     const { accepted } = this;
-    this.msix = this.wide;
-    const config = this.msix ? markedVector(ld16(this.bar + LEGACY_MSI_CONFIG_VECTOR)) : NO_VECTOR;
+    this.msix = pages.wide;
+    const config = pages.configVector;
     if (this.msix) newer.vector = ld16(b + LEGACY_MSI_QUEUE_VECTOR);
     // one more look: all of the above belongs to one life
     if (ld8(b + LEGACY_STATUS) !== status || ld32(b + LEGACY_QUEUE_PFN) !== 0) return FN_NONE;
@@ -300,7 +207,7 @@ export class LegacyFunction implements HostFunction {
     this.hdrLen = legacyHeader(accepted);
     this.inOrder = false;
     this.configVector = config < parts.vectors ? config : NO_VECTOR;
-    if (this.msix && this.isVectorKept()) st8(b + VECTOR_HIGH, config === NO_VECTOR ? 0xff : 0);
+    pages.unmark(config);
     this.frozen = status & ~STATUS_NEEDS_RESET;
     this.lastRefusal = "";
     this.state = LIVE;
@@ -311,8 +218,8 @@ export class LegacyFunction implements HostFunction {
 
   private refuse(status: number, rule: string): number {
     // for the notification that comes with NEEDS_RESET
-    const config = this.wide ? markedVector(ld16(this.bar + LEGACY_MSI_CONFIG_VECTOR)) : NO_VECTOR;
-    this.msix = this.wide;
+    const config = this.pages.configVector;
+    this.msix = this.pages.wide;
     this.configVector = config < this.parts.vectors ? config : NO_VECTOR;
     this.state = REFUSED;
     this.live = false;
@@ -331,27 +238,17 @@ export class LegacyFunction implements HostFunction {
   }
 
   setLink(up: boolean): number {
-    const { config } = this.parts;
-    if (config.up === up) return 0;
-    config.up = up;
-    config.writeStatus(this.configAt());
-    wmb();
-    return this.live && ((this.featuresLo >>> F_STATUS) & 1) === 1 ? this.configInterrupt() : 0;
-  }
-
-  /** 4.1.4.5.1: the ISR bit is set first, with MSI-X too. @returns 1 when the driver can be told */
-  private configInterrupt(): number {
-    st8(this.bar + LEGACY_ISR, ISR_QUEUE | ISR_CONFIG);
-    this.isrCountdown = ISR_CONFIG_POLLS;
-    return this.msix && this.configVector === NO_VECTOR ? 0 : 1;
+    if (!this.notice.showLink(up, this.configAt())) return 0;
+    return this.live && ((this.featuresLo >>> F_STATUS) & 1) === 1 ? this.notice.raise(this.reachable) : 0;
   }
 
   setNeedsReset(): number {
-    const at = this.bar + LEGACY_STATUS;
-    const status = ld8(at);
-    if ((status & STATUS_DRIVER_OK) === 0) return 0;
-    st8(at, status | STATUS_NEEDS_RESET);
-    return this.configInterrupt();
+    return this.notice.needsReset(this.reachable);
+  }
+
+  /** A config interrupt would reach the driver. */
+  private get reachable(): boolean {
+    return !this.msix || this.configVector !== NO_VECTOR;
   }
 
   notifyHint(queue: number): number {
@@ -383,11 +280,11 @@ export class LegacyFunction implements HostFunction {
     st8(b + LEGACY_STATUS, 0);
     st32(b + LEGACY_QUEUE_PFN, 0);
     resetMsix(parts);
-    this.forgetFound();
+    this.pages.forget();
     this.lastStatus = 0;
     this.clean();
     if (!parts.intact()) parts.program();
-    this.wide = msixEnabled(parts.dbi, parts.msixCap);
+    this.pages.wide = msixEnabled(parts.dbi, parts.msixCap);
     this.writeConfig();
   }
 

@@ -2,7 +2,7 @@
  * The modern (virtio 1.x) function on a BAR of plain memory: follows the host's driver through status, features and
  * queues by polling alone (VIRTIO 1.2 3.1.1, 4.1.4.3). Which race each rule answers: docs/function.md.
  */
-import { ld8, ld16, ld32, st8, st16, st32, wmb } from "../../hw/mem.ts";
+import { ld8, ld16, ld32, st8, st16, st32 } from "../../hw/mem.ts";
 import {
   COMMON_CFGGENERATION,
   COMMON_DF,
@@ -11,7 +11,6 @@ import {
   COMMON_GFSELECT,
   COMMON_Q_NOFF,
   COMMON_Q_RESET,
-  COMMON_Q_SELECT,
   COMMON_STATUS,
   F_GUEST_TSO6,
   F_STATUS,
@@ -25,7 +24,7 @@ import {
   STATUS_NEEDS_RESET,
 } from "../../hw/virtio.layout.ts";
 import { Attempt } from "./attempt.ts";
-import { queuesOverlap } from "./capture.ts";
+import { ConfigNotice } from "./config-notice.ts";
 import { acceptedModern } from "./features.ts";
 import {
   FN_DOWN,
@@ -38,18 +37,9 @@ import {
   type QueueCapture,
 } from "./host-function.ts";
 import { NotifyWord } from "./notify.ts";
-import {
-  emptyStats,
-  type FunctionParts,
-  GAVE_UP,
-  ISR_CONFIG,
-  ISR_CONFIG_POLLS,
-  ISR_QUEUE,
-  msixEnabled,
-  REBIND,
-  resetMsix,
-} from "./parts.ts";
+import { emptyStats, type FunctionParts, GAVE_UP, msixEnabled, REBIND, resetMsix } from "./parts.ts";
 import { QueueWords } from "./queue-words.ts";
+import { RING_BAD, RING_WAIT, RingReset } from "./ring-reset.ts";
 import { MODERN_DEVICE, MODERN_ISR, MODERN_NOTIFY } from "./setup.ts";
 import { judgeSetup } from "./verdict.ts";
 
@@ -103,11 +93,10 @@ export class ModernFunction implements HostFunction {
   private gone = false;
   /** nothing was taken from the registers since clean() */
   private untouched = false;
-  private generation = 0;
-  private isrCountdown = 0;
-  private resetQueue = -1;
   private readonly offersRingReset: boolean;
+  private readonly ringReset: RingReset;
   private readonly notify: NotifyWord;
+  private readonly notice: ConfigNotice;
 
   /** @param life goes on without FN_UP when the registers in `parts.bar` are still those it was frozen with */
   constructor(
@@ -124,6 +113,13 @@ export class ModernFunction implements HostFunction {
     this.attempt = new Attempt(this.common, parts.dbi, parts.msixCap);
     this.words = new QueueWords(this.common, parts.queueSize, this.stats, this.attempt);
     this.queues = this.words.queues;
+    this.ringReset = new RingReset(this.common, this.words, this.stats);
+    this.notice = new ConfigNotice(
+      parts.bar + MODERN_ISR,
+      this.common + COMMON_STATUS,
+      this.common + COMMON_CFGGENERATION,
+      parts.config,
+    );
     if (life !== null && isStill(this.common, life)) {
       this.goOn(life);
       return;
@@ -137,7 +133,7 @@ export class ModernFunction implements HostFunction {
     const status = ld8(c + COMMON_STATUS);
     const select = ld32(c + COMMON_DFSELECT) | 0;
     if (this.state === LIVE && select === SELECT_PARKED && (status & ~STATUS_NEEDS_RESET) === this.frozen) {
-      if (this.isrCountdown > 0 && --this.isrCountdown === 0) st8(this.parts.bar + MODERN_ISR, ISR_QUEUE);
+      if (this.notice.countdown > 0) this.notice.tick();
       return this.offersRingReset ? this.watchRingReset() : FN_NONE;
     }
     return this.follow(status, select);
@@ -202,8 +198,7 @@ export class ModernFunction implements HostFunction {
     st16(c + COMMON_Q_NOFF, 0);
     st16(c + COMMON_Q_RESET, 0);
     this.notify.reset();
-    st8(this.parts.bar + MODERN_ISR, ISR_QUEUE);
-    this.isrCountdown = 0;
+    this.notice.reset();
     this.gone = false;
     this.parts.config.write(this.parts.bar + MODERN_DEVICE);
     this.words.reset();
@@ -269,7 +264,7 @@ export class ModernFunction implements HostFunction {
   private goOn(life: FrozenLife): void {
     const { config, bar } = this.parts;
     config.up = (ld16(bar + MODERN_DEVICE + NET_CFG_STATUS) & NET_S_LINK_UP) !== 0;
-    this.generation = ld8(this.common + COMMON_CFGGENERATION);
+    this.notice.goOn();
     for (let k = 0; k < 2; k++) Object.assign(this.queues[k]!, life.queues[k]);
     this.featuresLo = life.featuresLo;
     this.featuresHi = life.featuresHi;
@@ -299,36 +294,18 @@ export class ModernFunction implements HostFunction {
 
   /** VIRTIO 1.2 2.6.1: the driver resets one ring. Reported as FN_DOWN, so the engine stops first. */
   private watchRingReset(): number {
-    const c = this.common;
-    if (ld16(c + COMMON_Q_RESET) !== 1) return FN_NONE;
-    const queue = ld16(c + COMMON_Q_SELECT);
-    if (queue > 1) return FN_NONE;
-    this.resetQueue = queue;
+    if (!this.ringReset.noticed()) return FN_NONE;
     this.state = RING_RESET;
     this.live = false;
-    this.stats.queueResets++;
     return FN_DOWN;
   }
 
-  /** The engine has stopped (it got FN_DOWN): answer, then wait for the ring's new place and its enable bit. */
   private followRingReset(): number {
-    const c = this.common;
-    const { words } = this;
-    const k = this.resetQueue;
-    if (ld16(c + COMMON_Q_RESET) === 1) {
-      words.reopen(k);
-      st16(c + COMMON_Q_RESET, 0);
-      return FN_NONE;
-    }
-    words.enableSeen = false;
-    if (words.sample() < 0 || !words.enableSeen) return FN_NONE;
-    words.sample();
-    words.settle();
-    for (let q = 0; q < 2; q++)
-      if (words.valid[q] === 0) return this.refuse(this.frozen, `after a ring reset, ${words.fault(q)}`);
-    if (queuesOverlap(this.queues[0], this.queues[1]))
-      return this.refuse(this.frozen, `after a ring reset, the rings of queue 0 and queue 1 overlap`);
-    this.freshQueues = 1 << k;
+    const { ringReset } = this;
+    const rc = ringReset.follow();
+    if (rc === RING_WAIT) return FN_NONE;
+    if (rc === RING_BAD) return this.refuse(this.frozen, ringReset.rule);
+    this.freshQueues = 1 << ringReset.queue;
     this.state = LIVE;
     this.live = true;
     return FN_UP;
@@ -343,30 +320,17 @@ export class ModernFunction implements HostFunction {
   }
 
   setLink(up: boolean): number {
-    const { config, bar } = this.parts;
-    if (config.up === up) return 0;
-    config.up = up;
-    config.writeStatus(bar + MODERN_DEVICE);
-    wmb();
-    // 4.1.4.3: the generation changes behind the fields, and a driver that saw a mix reads again
-    this.generation = (this.generation + 1) & 0xff;
-    st8(this.common + COMMON_CFGGENERATION, this.generation);
-    return this.live && ((this.featuresLo >>> F_STATUS) & 1) === 1 ? this.configInterrupt() : 0;
-  }
-
-  /** 4.1.4.5.1: the ISR bit is set first, with MSI-X too. @returns 1 when the driver can be told */
-  private configInterrupt(): number {
-    st8(this.parts.bar + MODERN_ISR, ISR_QUEUE | ISR_CONFIG);
-    this.isrCountdown = ISR_CONFIG_POLLS;
-    return this.msix && this.configVector === NO_VECTOR ? 0 : 1;
+    if (!this.notice.showLink(up, this.parts.bar + MODERN_DEVICE)) return 0;
+    return this.live && ((this.featuresLo >>> F_STATUS) & 1) === 1 ? this.notice.raise(this.reachable) : 0;
   }
 
   setNeedsReset(): number {
-    const at = this.common + COMMON_STATUS;
-    const status = ld8(at);
-    if ((status & STATUS_DRIVER_OK) === 0) return 0;
-    st8(at, status | STATUS_NEEDS_RESET);
-    return this.configInterrupt();
+    return this.notice.needsReset(this.reachable);
+  }
+
+  /** A config interrupt would reach the driver. */
+  private get reachable(): boolean {
+    return !this.msix || this.configVector !== NO_VECTOR;
   }
 
   notifyHint(queue: number): number {

@@ -2,30 +2,11 @@
  * Follows the modern function's one set of queue registers while the host's driver sets up its queues, and keeps what
  * each queue got. Only samples: the words are zeroed when no driver is at work on them and once both queues are captured.
  */
-import { ld16, ld32, st16, st32, wmb } from "../../hw/mem.ts";
-import {
-  COMMON_Q_DESCLO,
-  COMMON_Q_ENABLE,
-  COMMON_Q_MSIX,
-  COMMON_Q_SELECT,
-  COMMON_Q_SIZE,
-  NO_VECTOR,
-} from "../../hw/virtio.layout.ts";
+import { ld16, st16 } from "../../hw/mem.ts";
+import { COMMON_Q_ENABLE, COMMON_Q_MSIX, COMMON_Q_SELECT, COMMON_Q_SIZE, NO_VECTOR } from "../../hw/virtio.layout.ts";
+import { AddressWords, putWords } from "./address-words.ts";
 import type { Attempt } from "./attempt.ts";
-import {
-  emptyQueue,
-  judgeRing,
-  QUEUE_WORDS,
-  RING_APART,
-  RING_BLOCK,
-  ringFault,
-  W_AVAIL_HI,
-  W_AVAIL_LO,
-  W_DESC_HI,
-  W_DESC_LO,
-  W_USED_HI,
-  W_USED_LO,
-} from "./capture.ts";
+import { emptyQueue, judgeRing, QUEUE_WORDS, RING_APART, RING_BLOCK, ringFault } from "./capture.ts";
 import { HalfSeen } from "./half.ts";
 import type { FunctionStats, QueueCapture } from "./host-function.ts";
 
@@ -47,14 +28,11 @@ export class QueueWords {
   private oneRing = 0;
   private seq = 0;
   private readonly seqOf = new Int32Array(2);
-  private readonly now = new Int32Array(QUEUE_WORDS);
-  private readonly last = new Int32Array(QUEUE_WORDS);
+  private readonly words: AddressWords;
   private lastSize = 0;
   private lastVector = NO_VECTOR;
   /** queue 0 was captured and queue_select seen at 1 after that */
   private wentOn = false;
-  /** words that were there when a life was noticed late: nobody knows whose they are */
-  private readonly stale = new Int32Array(QUEUE_WORDS);
   /** separate areas, waiting for proof that the driver has finished them */
   private readonly apart = new Int32Array(QUEUE_WORDS);
   private apartOf = -1;
@@ -72,6 +50,7 @@ export class QueueWords {
     private readonly stats: FunctionStats,
     private readonly attempt: Attempt,
   ) {
+    this.words = new AddressWords(common);
     this.half = new HalfSeen(maxSize);
   }
 
@@ -94,28 +73,17 @@ export class QueueWords {
     }
   }
 
-  /**
-   * Zero the words, last one first. The host writes them first to last, so whatever it writes meanwhile, an address
-   * whose low half survives is whole; a half-zeroed set is never a ring block (capture.ts).
-   */
-  private zero(): void {
-    for (let i = QUEUE_WORDS - 1; i >= 0; i--) st32(this.common + COMMON_Q_DESCLO + 4 * i, 0);
-    wmb();
-    this.last.fill(0);
-  }
-
   /** No driver has written a queue's address since they were zeroed. */
   areZero(): boolean {
-    for (let i = 0; i < QUEUE_WORDS; i++) if (ld32(this.common + COMMON_Q_DESCLO + 4 * i) !== 0) return false;
-    return true;
+    return this.words.areZero();
   }
 
   /** No driver is at work on the queues: start from nothing. */
   reset(): void {
     this.attempt.reset();
     this.forget();
-    this.stale.fill(0);
-    this.zero();
+    this.words.trust();
+    this.words.zero();
     st16(this.common + COMMON_Q_ENABLE, 0);
     st16(this.common + COMMON_Q_SIZE, this.maxSize);
     st16(this.common + COMMON_Q_SELECT, 0);
@@ -124,8 +92,8 @@ export class QueueWords {
   /** A new life was noticed when its driver may already be writing: what is there now is not believed. */
   resetLate(): void {
     this.forget();
-    for (let i = 0; i < QUEUE_WORDS; i++) this.stale[i] = ld32(this.common + COMMON_Q_DESCLO + 4 * i) | 0;
-    this.last.set(this.stale);
+    this.words.distrust();
+    this.words.keepDistrusted();
     this.attempt.resetLate();
   }
 
@@ -140,7 +108,7 @@ export class QueueWords {
   /** What is there was not seen to come behind the mark: believed when it changes, or when the first vector is there. */
   private doubt(): void {
     this.attempt.doubtful = true;
-    for (let i = 0; i < QUEUE_WORDS; i++) this.stale[i] = ld32(this.common + COMMON_Q_DESCLO + 4 * i) | 0;
+    this.words.distrust();
   }
 
   /**
@@ -151,8 +119,8 @@ export class QueueWords {
     const { attempt } = this;
     if ((this.valid[0]! | this.valid[1]!) !== 0) this.stats.restarts++;
     this.forget();
-    this.stale.fill(0);
-    this.last.fill(0);
+    this.words.trust();
+    this.words.forgetLast();
     const vectors = attempt.repeatable;
     if (attempt.configVector !== NO_VECTOR) {
       if (this.areZero()) {
@@ -170,7 +138,7 @@ export class QueueWords {
     else {
       // it went on with INTx, and no vector will tell whose the words are
       attempt.unlock();
-      this.zero();
+      this.words.zero();
     }
     return vectors;
   }
@@ -179,8 +147,8 @@ export class QueueWords {
   private restart(): void {
     this.stats.restarts++;
     this.forget();
-    this.stale.fill(0);
-    this.zero();
+    this.words.trust();
+    this.words.zero();
   }
 
   /** One ring is set up again while the other goes on. */
@@ -191,7 +159,7 @@ export class QueueWords {
     this.enableSeen = false;
     this.parked = false;
     this.owner = -1;
-    this.zero();
+    this.words.zero();
     st16(this.common + COMMON_Q_SIZE, this.maxSize);
   }
 
@@ -202,7 +170,7 @@ export class QueueWords {
    */
   sample(): number {
     const c = this.common;
-    const { now, last } = this;
+    const { words } = this;
     const select = ld16(c + COMMON_Q_SELECT);
     if (this.oneRing === 0 && !this.attempt.same && !this.renew()) return 0;
     if (ld16(c + COMMON_Q_ENABLE) !== 0) {
@@ -212,15 +180,8 @@ export class QueueWords {
     }
     const size = ld16(c + COMMON_Q_SIZE);
     const vector = ld16(c + COMMON_Q_MSIX);
-    let changed = size !== this.lastSize;
-    for (let i = 0; i < QUEUE_WORDS; i++) {
-      const w = ld32(c + COMMON_Q_DESCLO + 4 * i) | 0;
-      now[i] = w;
-      if (w !== last[i]) changed = true;
-    }
-    // read twice alike, and only then were the words like this at one moment, the one between the readings
-    if (changed)
-      for (let i = 0; i < QUEUE_WORDS; i++) if ((ld32(c + COMMON_Q_DESCLO + 4 * i) | 0) !== now[i]) return -1;
+    let changed = words.load() || size !== this.lastSize;
+    if (changed && !words.isSteady()) return -1;
     if (ld16(c + COMMON_Q_SELECT) !== select) return -1;
 
     if (vector !== this.lastVector) {
@@ -233,7 +194,7 @@ export class QueueWords {
       }
     }
     if (this.attempt.settles(vector)) {
-      this.stale.fill(0);
+      words.trust();
       changed = true;
     }
     if (!changed && this.apartOf >= 0 && select !== this.apartOf) this.takeApart();
@@ -250,7 +211,7 @@ export class QueueWords {
     // the driver is past queue 0's words: whatever they are, DRIVER_OK is where they are judged
     if (vector !== NO_VECTOR && this.owner < 0 && !this.parked) this.attempt.unlock();
     // the driver has gone on and left it so: not a half that was missed
-    if (select === 1 && this.half.isOf(now)) this.half.size = 0;
+    if (select === 1 && this.half.isOf(words.now)) this.half.size = 0;
     if (this.owner >= 0) {
       this.queues[this.owner]!.vector = vector;
       if (select !== this.owner) this.vectorSure[this.owner] = 1;
@@ -260,27 +221,22 @@ export class QueueWords {
 
   /** The six words or the size are not what they were. */
   private moved(select: number, size: number): void {
-    const { now, last, half } = this;
-    let same = true;
-    let any = 0;
-    const usedUntouched = now[W_USED_LO] === last[W_USED_LO] && now[W_USED_HI] === last[W_USED_HI];
-    for (let i = 0; i < QUEUE_WORDS; i++) {
-      if (now[i] !== last[i]) same = false;
-      any |= now[i]!;
-    }
-    last.set(now);
+    const { words, half } = this;
+    const { now } = words;
+    const usedUntouched = words.isUsedUntouched;
+    const same = words.keep();
     if (same && this.apartOf >= 0 && select !== this.apartOf) {
       this.takeApart();
       return;
     }
     this.apartOf = -1;
-    if (any === 0) {
+    if (words.isNothing) {
       if (!this.parked) this.owner = -1;
       return;
     }
-    if (this.isStale()) return;
-    if (this.parked && this.isTail()) {
-      this.zero();
+    if (words.isStale) return;
+    if (this.parked && this.owner >= 0 && words.isTailOf(this.queues[this.owner]!)) {
+      this.words.zero();
       return;
     }
     if (this.parked) {
@@ -288,7 +244,12 @@ export class QueueWords {
       this.stats.restarts++;
       this.forget();
     }
-    this.owner = this.valid[0] === 1 && this.isWordsOf(0) ? 0 : this.valid[1] === 1 && this.isWordsOf(1) ? 1 : -1;
+    this.owner =
+      this.valid[0] === 1 && words.isOf(this.queues[0])
+        ? 0
+        : this.valid[1] === 1 && words.isOf(this.queues[1])
+          ? 1
+          : -1;
     if (this.owner >= 0 || select > 1) return;
     this.raw[select]!.set(now);
     this.rawSize[select] = size;
@@ -305,34 +266,6 @@ export class QueueWords {
     } else if (select === 0 && usedUntouched) half.look(now, size);
   }
 
-  /**
-   * The last write of the queue that was taken last: above 4 GiB its set may have been whole before, with the high word
-   * that the other queue had left behind. A new attempt never begins with this word.
-   */
-  private isTail(): boolean {
-    const { now } = this;
-    for (let i = 0; i < W_USED_HI; i++) if (now[i] !== 0) return false;
-    return this.owner >= 0 && now[W_USED_HI] === this.queues[this.owner]!.usedHi;
-  }
-
-  private isStale(): boolean {
-    for (let i = 0; i < QUEUE_WORDS; i++) if (this.now[i] !== this.stale[i]) return false;
-    return true;
-  }
-
-  private isWordsOf(k: number): boolean {
-    const q = this.queues[k]!;
-    const { now } = this;
-    return (
-      q.descLo === now[W_DESC_LO] &&
-      q.descHi === now[W_DESC_HI] &&
-      q.availLo === now[W_AVAIL_LO] &&
-      q.availHi === now[W_AVAIL_HI] &&
-      q.usedLo === now[W_USED_LO] &&
-      q.usedHi === now[W_USED_HI]
-    );
-  }
-
   private take(k: number, w: Int32Array, size: number): void {
     const other = 1 - k;
     // Queues are set up in the order 0, 1 (every driver looked at does). What queue 1 has before queue 0 comes was
@@ -344,19 +277,13 @@ export class QueueWords {
     this.put(k, w, size);
     if (this.valid[other] === 1) {
       this.parked = true;
-      this.zero();
+      this.words.zero();
     }
   }
 
   private put(k: number, w: Int32Array, size: number): void {
     const q = this.queues[k]!;
-    q.size = size;
-    q.descLo = w[W_DESC_LO]!;
-    q.descHi = w[W_DESC_HI]!;
-    q.availLo = w[W_AVAIL_LO]!;
-    q.availHi = w[W_AVAIL_HI]!;
-    q.usedLo = w[W_USED_LO]!;
-    q.usedHi = w[W_USED_HI]!;
+    putWords(q, w, size);
     q.vector = NO_VECTOR;
     this.valid[k] = 1;
     this.vectorSure[k] = 0;

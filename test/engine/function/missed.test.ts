@@ -119,10 +119,13 @@ describe("a gap anywhere, of any length: right or refused, never wrong", () => {
 });
 
 describe("the test can fail", () => {
-  type Inside = { attempt: { same: boolean }; words: { isStale(): boolean; forget(): void } };
+  type Inside = { attempt: { same: boolean }; words: { words: object; forget(): void } };
   const broken: [string, (fn: Inside) => void][] = [
     ["attempts are not told apart", (fn) => Object.defineProperty(fn.attempt, "same", { get: () => true })],
-    ["what an earlier life left is believed", (fn) => Object.assign(fn.words, { isStale: () => false })],
+    [
+      "what an earlier life left is believed",
+      (fn) => Object.defineProperty(fn.words.words, "isStale", { get: () => false }),
+    ],
     ["what an earlier attempt set up is kept", (fn) => Object.assign(fn.words, { forget: () => {} })],
   ];
   for (const [name, mend] of broken)
