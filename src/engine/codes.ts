@@ -34,6 +34,8 @@ export const R_HEADER_LENGTH = -21;
 export const R_ALL_ONES = -22;
 /** the host sends, and no receive buffer was ever seen: a, b = address of the available ring, low and high word */
 export const R_NEVER_FILLED = -23;
+/** the avail index is lower than it was: a = what it was, b = what it is */
+export const R_AVAIL_BACK = -24;
 /** the DMA channel halted: a = error status, b = channel (write 0.., read 8..) */
 export const R_DMA_ABORT = -30;
 /** the DMA channel does not come to rest: a = channel, b = outstanding elements */
@@ -46,6 +48,8 @@ export function describe(code: number, queue: string, a: number, b: number): str
   switch (code) {
     case R_AVAIL_JUMP:
       return `${queue}: avail index is ${a} ahead of the used index, queue size is ${b}`;
+    case R_AVAIL_BACK:
+      return `${queue}: avail index went back from ${a} to ${b}`;
     case R_DESC_INDEX:
       return `${queue}: descriptor index ${a} is outside the table of ${b}`;
     case R_DESC_LOOP:

@@ -8,7 +8,7 @@
  */
 import type { DmaMemory, DmaRegion } from "../hw/dma-memory.ts";
 import { ld16 } from "../hw/mem.ts";
-import { OK, R_ALL_ONES, R_AVAIL_JUMP } from "./codes.ts";
+import { OK, R_ALL_ONES, R_AVAIL_BACK, R_AVAIL_JUMP } from "./codes.ts";
 import type { Fetcher, SpareFetcher } from "./fetch.ts";
 import { CONFIRM_DUE, HostUsed, type RingAddresses } from "./host-used.ts";
 import type { Tuning } from "./tuning.ts";
@@ -43,6 +43,8 @@ export class HostLooks extends HostUsed {
   private readonly serials = new Int32Array(LOOKS);
   private first = 0;
   private count = 0;
+  /** looks under way that began before the newest index was known: only their answers may be older */
+  private elder = 0;
   /** turns until the next look at a ring without news */
   private wait = 0;
   /** answers without news in a row, up to CALM */
@@ -70,6 +72,7 @@ export class HostLooks extends HostUsed {
     this.availHi = q.availHi;
     this.hostIdx = 0;
     this.count = 0;
+    this.elder = 0;
     this.wait = 0;
     this.calm = 0;
   }
@@ -124,6 +127,8 @@ export class HostLooks extends HostUsed {
     const k = this.first;
     this.first = (k + 1) & (LOOKS - 1);
     this.count--;
+    const elder = this.elder > 0;
+    if (elder) this.elder--;
     const idx = ld16(this.answers.ptr + k * LOOK_BYTES + 2);
     this.flags = this.words[k << 2]!;
     this.event = this.words[(k << 2) + 2]!;
@@ -139,11 +144,14 @@ export class HostLooks extends HostUsed {
     const ahead = (idx - this.used) & 0xffff;
     if (ahead <= this.size && fresh <= this.size) {
       this.hostIdx = idx;
+      this.elder = this.count;
       this.calm = 0;
       return OK;
     }
-    // Reads may pass each other on their way (PCIe 2.4.1): an answer older than the one before is no news.
-    if (this.tuning.polls > 1 && ((this.hostIdx - idx) & 0xffff) <= this.size) return OK;
+    if (((this.hostIdx - idx) & 0xffff) <= this.size) {
+      // Reads may pass each other on their way (PCIe 2.4.1): an answer older than the one before is no news.
+      return elder ? OK : this.bad(R_AVAIL_BACK, this.hostIdx, idx);
+    }
     return this.bad(R_AVAIL_JUMP, ahead, this.size);
   }
 
@@ -151,6 +159,7 @@ export class HostLooks extends HostUsed {
   protected lookAgain(): void {
     this.first = (this.first + this.count) & (LOOKS - 1);
     this.count = 0;
+    this.elder = 0;
     this.wait = 0;
     this.lookLost();
   }

@@ -1,6 +1,7 @@
 /** The mirror of a host's ring with fetches that land when the test says so: hostile values, room, wraps, interrupts. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
+  R_AVAIL_BACK,
   R_AVAIL_JUMP,
   R_DESC_DIRECTION,
   R_DESC_INDEX,
@@ -223,18 +224,45 @@ describe("what a driver must not do", () => {
     expect([x.hq.a, x.hq.b]).toEqual([5, 4]);
   });
 
-  test("an avail index that goes back: an old answer when several looks are under way, else a fault; nothing appears", () => {
-    for (const [polls, code] of [
-      [4, 0],
-      [1, R_AVAIL_JUMP],
-    ] as const) {
-      const x = rig({ size: 16, tuning: { polls } });
-      for (let i = 0; i < 4; i++) x.desc(i, 0x1000, 64, 0);
-      x.offer(0, 1, 2, 3);
-      x.run();
-      st16(x.r.availPtr + 2, 1);
-      expect([polls, x.run(), x.hq.available()]).toEqual([polls, code, 4]);
+  test("an avail index that goes back is a fault with both values, and nothing appears", () => {
+    for (const polls of [1, 4]) {
+      for (const [used, back] of [
+        [0, 1],
+        [0, 3],
+        [3, 3],
+        [4, 1],
+      ] as const) {
+        const x = rig({ size: 16, tuning: { polls } });
+        for (let i = 0; i < 4; i++) x.desc(i, 0x1000, 64, 0);
+        x.offer(0, 1, 2, 3);
+        x.run();
+        for (let i = 0; i < used; i++) x.hq.pushUsed(i, 0);
+        x.hq.consume(used);
+        st16(x.r.availPtr + 2, back);
+        expect([polls, x.run(), x.hq.available()]).toEqual([polls, R_AVAIL_BACK, 4 - used]);
+        expect([x.hq.a, x.hq.b]).toEqual([4, back]);
+      }
     }
+  });
+
+  test("an older answer to a look that began before the newest was here is no news, however late it comes", () => {
+    const x = rig({ size: 16, tuning: { polls: 4, pollGap: 0, calmGap: 0, pollAhead: false } });
+    for (let i = 0; i < 4; i++) x.desc(i, 0x1000, 64, 0);
+    x.offer(0, 1);
+    x.run();
+    // Four looks under way at once. The first finds two more; the others are made to have read memory before that.
+    for (let i = 0; i < 4; i++) x.hq.step(true);
+    expect(x.fetcher.flying.length).toBe(4);
+    x.offer(2, 3);
+    x.fetcher.land(1);
+    st16(x.r.availPtr + 2, 2);
+    x.fetcher.land(3);
+    st16(x.r.availPtr + 2, 4);
+    expect(x.run()).toBe(0);
+    expect(x.hq.available()).toBe(4);
+    // From here on all looks began later.
+    st16(x.r.availPtr + 2, 2);
+    expect(x.run()).toBe(R_AVAIL_BACK);
   });
 
   const size = 16;
