@@ -38,13 +38,13 @@ export class BoardRing {
   // base and bus address of the buffers as int32 words, for single()
   desc: Int32Array;
   private u8: Uint8Array;
-  baseLo = 0;
-  baseHi = 0;
-  busLo = 0;
-  busHi = 0;
-  limit = 0;
-  pageLo: Int32Array | null = null;
-  pageHi: Int32Array | null = null;
+  private baseLo = 0;
+  private baseHi = 0;
+  private busLo = 0;
+  private busHi = 0;
+  private limit = 0;
+  private pageLo: Int32Array | null = null;
+  private pageHi: Int32Array | null = null;
 
   constructor(name: string, write: number, ring: LocalRing, buffers: LocalBuffers, scratch: Segments) {
     this.name = name;
@@ -120,25 +120,34 @@ export class BoardRing {
     const w = head << 2;
     const len = desc[w + 2]!;
     if ((desc[w + 3]! & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) !== this.write) return false;
-    const lo = desc[w]!;
-    const off = (lo - this.baseLo) | 0;
-    const borrow = lo >>> 0 < this.baseLo >>> 0 ? 1 : 0;
-    if (((desc[w + 1]! - this.baseHi - borrow) | 0) !== 0 || off < 0 || len <= 0 || off > this.limit - len)
-      return false;
-    const pageLo = this.pageLo;
+    const off = this.locate(desc[w]!, desc[w + 1]!, len);
+    this.len = len;
+    this.off = off;
+    return off >= 0;
+  }
+
+  /**
+   * Where the driver's address is, when `len` bytes from there are contiguous on the bus: fills lo, hi.
+   * @returns offset in `bytes`, or -1
+   */
+  locate(addrLo: number, addrHi: number, len: number): number {
+    const { baseLo, pageLo } = this;
+    const off = (addrLo - baseLo) | 0;
+    const borrow = addrLo >>> 0 < baseLo >>> 0 ? 1 : 0;
+    if (((addrHi - this.baseHi - borrow) | 0) !== 0 || off < 0 || len <= 0 || off > this.limit - len) return -1;
     if (pageLo === null) {
       const bus = (this.busLo + off) | 0;
       this.lo = bus;
       this.hi = bus >>> 0 < this.busLo >>> 0 ? (this.busHi + 1) | 0 : this.busHi;
-    } else {
-      const page = off >>> 12;
-      if ((off & 4095) + len > 4096 || (pageLo[page] === 0 && this.pageHi![page] === 0)) return false;
-      this.lo = pageLo[page]! | (off & 4095);
-      this.hi = this.pageHi![page]!;
+      return off;
     }
-    this.len = len;
-    this.off = off;
-    return true;
+    const page = off >>> 12;
+    const lo = pageLo[page]!;
+    const hi = this.pageHi![page]!;
+    if ((off & 4095) + len > 4096 || (lo | hi) === 0) return -1;
+    this.lo = lo | (off & 4095);
+    this.hi = hi;
+    return off;
   }
 
   /** Append the chain at `head`, translated to bus addresses. @returns 0 or a negative code with out.a, out.b */

@@ -32,13 +32,11 @@ export interface LifeOptions {
   /** the board's driver negotiated MRG_RXBUF */
   readonly boardMergeable: boolean;
   readonly msix: boolean;
+  /** where the driver tells its avail index with a notification (NOTIFICATION_DATA) */
 }
 
 /** elements under way to the host from which on looks at its rings are rare: they take room on the same wire */
 const BUSY = 8;
-
-/** frames of a turn that leave channels and mirrors time */
-const FEW = 8;
 
 export class DataPath {
   readonly toHost: ToHost;
@@ -71,7 +69,7 @@ export class DataPath {
   private readonly tuning: Tuning;
   /** receive buffers of the host below which more are fetched */
   private rxLow = 0;
-  /** frames begun in the last turn; turns until channels and mirrors are attended to */
+  /** frames begun in the last turn; turns and frames until channels and mirrors are attended to */
   private moved = 0;
   private tendWait = 0;
   /** toHost.starved as of the last turn */
@@ -160,31 +158,25 @@ export class DataPath {
 
   /** @returns things done (0 = idle), or a negative code with culprit, a, b */
   turn(): number {
-    const { port } = this;
-    const write = this.ch.write;
+    const { port, toHost } = this;
     let work = 0;
-    // While a few frames move every turn, what landed meanwhile can wait for a few turns; large bursts empty a ring.
-    if (
-      this.moved === 0 ||
-      this.moved > FEW ||
-      --this.tendWait < 0 ||
-      this.irq.busy ||
-      port.generation !== this.generation
-    ) {
-      this.tendWait = this.tuning.tendTurns - 1;
+    let rc = 0;
+    // While frames move every turn, what landed meanwhile can wait a little; large bursts empty a ring.
+    this.tendWait -= this.moved + 1;
+    const tend = this.moved === 0 || this.tendWait < 0 || this.irq.owed || port.generation !== this.generation;
+    if (tend) {
+      this.tendWait = this.tuning.tendAfter;
       work = this.tend();
       if (work < 0) return work;
     }
-    if (this.configDue !== NO_VECTOR) this.configInterrupt(this.configDue);
-    if (this.irq.turn(write) !== 0) write.commit();
-
     this.moved = 0;
     if (!port.ready) return work;
-    let rc = this.toHost.begin();
-    if (rc < 0) return this.fault(rc, this.toHost.culprit, this.toHost.a, this.toHost.b);
+    rc = toHost.begin();
+    if (rc < 0) return this.fault(rc, toHost.culprit, toHost.a, toHost.b);
     work += rc;
     this.moved = rc;
-    this.toHost.flush();
+    // The line is shorter than before only where channels were looked at.
+    if (tend) toHost.flush();
     if (this.header !== null) {
       rc = this.header.turn(this.hqTx, this.ch.read);
       if (rc < 0) return this.fault(rc, "hq.tx", this.hdrLen, this.header.found);
@@ -216,7 +208,11 @@ export class DataPath {
       port.notify(0);
     }
     rc = this.mirrors();
-    return rc < 0 ? rc : work;
+    if (rc < 0) return rc;
+    if (this.configDue !== NO_VECTOR) this.configInterrupt(this.configDue);
+    const write = this.ch.write;
+    if (this.irq.turn(write) !== 0) write.commit();
+    return work;
   }
 
   /** Let the mirrors of the host's rings make a step, and interrupts that wait for them. @returns 0 or a negative code */

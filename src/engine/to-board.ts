@@ -4,13 +4,13 @@
  * index and interrupt follow on the write channel.
  */
 import type { DmaChannel } from "../hw/dma-channel.ts";
-import { NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
+import { DESC_F_WRITE, NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
 import type { BoardRing } from "./board-ring.ts";
 import { R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
 import { HostRing } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { cutOut, emit, localOffset, MAX_SEGMENTS, Segments } from "./segments.ts";
-import type { DirectionLimits } from "./to-host.ts";
+import { type DirectionLimits, SINGLE_KIND } from "./to-host.ts";
 
 /** frames in flight */
 const RECORDS = 1024;
@@ -57,6 +57,8 @@ export class ToBoard {
   /** header that the board's driver expects, and how much longer it is than the host's */
   private eqHdrLen = 12;
   private grow = 0;
+  /** shortest frame as the host sends it, its header included */
+  private least = 0;
   private mergeable = false;
   private vector = 0xffff;
 
@@ -100,6 +102,7 @@ export class ToBoard {
     this.hdrLen = hdrLen;
     this.eqHdrLen = eqHdrLen;
     this.grow = eqHdrLen - hdrLen;
+    this.least = hdrLen + ETH_MIN;
     this.mergeable = mergeable;
     this.vector = vector;
     this.first = this.last = 0;
@@ -140,44 +143,54 @@ export class ToBoard {
 
   /**
    * Frames of one descriptor on each side, as nearly every frame of a usual MTU is, until `most` are begun or one is
-   * not so; what is unusual or wrong goes the long way.
+   * not so; what is unusual or wrong goes the long way. As ToHost.singles(), rings are read here.
    */
   private singles(most: number): void {
-    const { eq, hq, rd, grow, rec } = this;
-    const least = this.hdrLen + ETH_MIN;
+    const { eq, hq, rd, grow, rec, least } = this;
     const patch = this.eqHdrLen >= 12;
     const elements = grow === 0 ? 1 : 2;
     let frames = most - this.begun;
     if (this.ready < frames) frames = this.ready;
     const room = ((rd.room() - 1) / elements) | 0;
     if (room < frames) frames = room;
-    const records = (RECORDS - 1 - (this.last - this.first)) | 0;
-    if (records < frames) frames = records;
-    let left = this.limits.inflightBytes - this.inflight;
-    let bytes = 0;
     let last = this.last;
+    const records = (RECORDS - 1 - (last - this.first)) | 0;
+    if (records < frames) frames = records;
+    const left = this.limits.inflightBytes - this.inflight;
+    if (frames <= 0 || left <= 0) return;
+    const { desc, avail, mask, next } = eq;
+    const { desc: hqDesc, avail: hqAvail, mask: hqMask, next: hqNext } = hq;
     let end = rd.putCount;
+    let bytes = 0;
     let n = 0;
-    while (n < frames && left > 0) {
-      if (!hq.single(hq.peek(n)) || !eq.single(eq.peek(n))) break;
-      const len = (hq.len + grow) | 0;
-      if (hq.len < least || eq.len < len) break;
-      if (grow === 0) rd.put(len, hq.lo, hq.hi, eq.lo, eq.hi);
-      else this.putApart();
+    do {
+      const head = hqAvail[2 + ((hqNext + n) & hqMask)]!;
+      const buffer = avail[2 + ((next + n) & mask)]!;
+      if (head > hqMask || buffer > mask) break;
+      const v = head << 2;
+      const w = buffer << 2;
+      const from = hqDesc[v + 2]!;
+      const room = desc[w + 2]!;
+      const len = (from + grow) | 0;
+      const kinds = (hqDesc[v + 3]! & SINGLE_KIND) | ((desc[w + 3]! & SINGLE_KIND) ^ DESC_F_WRITE);
+      if (kinds !== 0 || from < least || room < len) break;
+      const off = eq.locate(desc[w]!, desc[w + 1]!, room);
+      if (off < 0) break;
+      if (grow === 0) rd.put(len, hqDesc[v]!, hqDesc[v + 1]!, eq.lo, eq.hi);
+      else this.putApart(from, hqDesc[v]!, hqDesc[v + 1]!, eq.lo, eq.hi);
       end = (end + elements) | 0;
       const r = (last & (RECORDS - 1)) * REC_WORDS;
       rec[r] = end;
       rec[r + REC_BUFS] = 1;
       rec[r + REC_BYTES] = len;
-      rec[r + REC_PATCH] = patch ? eq.off + NET_HDR_NUM_BUFFERS : -1;
+      rec[r + REC_PATCH] = patch ? off + NET_HDR_NUM_BUFFERS : -1;
       last = (last + 1) | 0;
-      bytes += len;
-      left -= len;
+      bytes = (bytes + len) | 0;
       n++;
-    }
+    } while (n < frames && bytes < left);
     if (n === 0) return;
-    hq.consume(n);
-    eq.consume(n);
+    hq.next = (hqNext + n) & 0xffff;
+    eq.next = (next + n) & 0xffff;
     this.ready -= n;
     this.last = last;
     this.inflight += bytes;
@@ -255,18 +268,18 @@ export class ToBoard {
     return ((this.last - this.first) | 0) >= RECORDS - 1;
   }
 
-  /** Header and data of the frame that hq.single() and eq.single() found, where header lengths differ. */
-  private putApart(): void {
-    const { eq, hq, rd, hdrLen, eqHdrLen } = this;
-    rd.put(hdrLen < eqHdrLen ? hdrLen : eqHdrLen, hq.lo, hq.hi, eq.lo, eq.hi);
-    const src = (hq.lo + hdrLen) | 0;
-    const dst = (eq.lo + eqHdrLen) | 0;
+  /** Header and data of a frame of one descriptor on each side, where header lengths differ. */
+  private putApart(len: number, fromLo: number, fromHi: number, lo: number, hi: number): void {
+    const { rd, hdrLen, eqHdrLen } = this;
+    rd.put(hdrLen < eqHdrLen ? hdrLen : eqHdrLen, fromLo, fromHi, lo, hi);
+    const src = (fromLo + hdrLen) | 0;
+    const dst = (lo + eqHdrLen) | 0;
     rd.put(
-      hq.len - hdrLen,
+      len - hdrLen,
       src,
-      src >>> 0 < hq.lo >>> 0 ? (hq.hi + 1) | 0 : hq.hi,
+      src >>> 0 < fromLo >>> 0 ? (fromHi + 1) | 0 : fromHi,
       dst,
-      dst >>> 0 < eq.lo >>> 0 ? (eq.hi + 1) | 0 : eq.hi,
+      dst >>> 0 < lo >>> 0 ? (hi + 1) | 0 : hi,
     );
   }
 

@@ -19,8 +19,8 @@ export interface Tuning {
   readonly pollAhead: boolean;
   /** fetch the descriptors that the driver will likely reuse together with the entries: one round trip less for a lone frame */
   readonly guess: boolean;
-  /** while a few frames move every turn, attend to what landed and to the host's rings every so many turns; 1: every turn */
-  readonly tendTurns: number;
+  /** while frames move every turn: turns and frames, added up, until what landed and the host's rings are attended to; 0: none */
+  readonly tendAfter: number;
   /** fetch receive buffers when half of the ring is left; off: when none is left */
   readonly prefetch: boolean;
   /** turns that the board's driver may wait for chains it sent while more of them are under way; 0: none */
@@ -38,7 +38,7 @@ export const TUNING: Tuning = {
   coalesce: 64,
   pollAhead: true,
   guess: true,
-  tendTurns: 8,
+  tendAfter: 32,
   prefetch: true,
   lazyTurns: 8,
 };

@@ -37,8 +37,8 @@ test.each([
     const rig = blocks(shape, direction, bytes, batch, 3000);
     const { toHost, toBoard } = rig.dp;
     const sent = { host: toHost.frames, board: toBoard.frames };
-    // Let everything land, which is attended to every few turns: more blocks, then what the drivers saw is at least what was begun before.
-    for (let i = 0; i < 2 * TUNING.tendTurns + 4; i++) {
+    // Let everything land, which is attended to after some turns: more blocks, then what the drivers saw is at least what was begun before.
+    for (let i = 0; i < 2 * TUNING.tendAfter + 4; i++) {
       rig.between();
       rig.dp.turn();
     }

@@ -47,6 +47,7 @@ const SAMPLE_BLOCKS = 16;
 const MOST_BLOCKS = 1 << 19;
 
 const blockNs = new Float64Array(MOST_BLOCKS);
+const batchNs = new Float64Array(MOST_BLOCKS);
 const sampleNs = new Float64Array(MOST_BLOCKS / SAMPLE_BLOCKS);
 
 function spread(values: readonly number[]): Spread {
@@ -54,14 +55,21 @@ function spread(values: readonly number[]): Spread {
   return { min: v[0]!, median: v[v.length >> 1]!, max: v[v.length - 1]! };
 }
 
-/** The turns of one block. */
-function block(rig: CpuRig): void {
+/**
+ * The turns of one block. What a turn without work waits for comes between two blocks, so such a turn is the last one.
+ * @returns turns run
+ */
+function block(rig: CpuRig): number {
   const { dp, dma, turns } = rig;
-  for (let t = 0; t < turns; t++) {
+  let t = 0;
+  while (t < turns) {
     const rc = dp.turn();
     if (rc < 0) fault(rig, rc);
     dma.show();
+    t++;
+    if (rc === 0) break;
   }
+  return t;
 }
 
 function work(rig: CpuRig, frames: number): void {
@@ -76,23 +84,32 @@ function fault(rig: CpuRig, rc: number): never {
   throw new Error(`bench: the data path stopped with code ${rc}, ${rig.dp.culprit} a=${rig.dp.a} b=${rig.dp.b}`);
 }
 
-/** Fill blockNs with `blocks` blocks. @returns sum of them, ns */
-function timed(rig: CpuRig, blocks: number, overhead: number): number {
-  let sum = 0;
-  for (let i = 0; i < blocks; i++) {
-    rig.between();
-    const a = Bun.nanoseconds();
-    block(rig);
-    const ns = Bun.nanoseconds() - a - overhead;
-    blockNs[i] = ns;
-    sum += ns;
-  }
-  return sum;
+/** What the clock costs a block, and show() with the loop a turn, ns. */
+interface Overhead {
+  readonly block: number;
+  readonly turn: number;
 }
 
-/** What show() and an empty loop cost a block, ns, clock included. */
-function blockOverhead(rig: CpuRig): number {
-  const { dma, turns } = rig;
+/** Fill blockNs with `blocks` blocks and batchNs with those that began frames. @returns how many the latter are */
+function timed(rig: CpuRig, blocks: number, over: Overhead): number {
+  const perBlock = over.block;
+  const perTurn = over.turn;
+  let batches = 0;
+  for (let i = 0; i < blocks; i++) {
+    rig.between();
+    const before = rig.frames;
+    const a = Bun.nanoseconds();
+    const turns = block(rig);
+    const ns = Bun.nanoseconds() - a - perBlock - turns * perTurn;
+    blockNs[i] = ns;
+    if (rig.frames !== before) batchNs[batches++] = ns;
+  }
+  return batches;
+}
+
+/** Median time of `turns` calls of show() with nothing to show, ns, clock included. */
+function showNs(rig: CpuRig, turns: number): number {
+  const { dma } = rig;
   const n = 5000;
   for (let i = 0; i < n; i++) {
     const a = Bun.nanoseconds();
@@ -103,14 +120,19 @@ function blockOverhead(rig: CpuRig): number {
   return late[late.length >> 1]!;
 }
 
+function overhead(rig: CpuRig): Overhead {
+  const none = showNs(rig, 0);
+  return { block: none, turn: Math.max(0, showNs(rig, 32) - none) / 32 };
+}
+
 /** Measure one row. */
 export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
   const rig = new CpuRig(o);
   work(rig, limits.warmup);
   // The timing loops themselves get compiled here.
-  blockOverhead(rig);
-  const overhead = blockOverhead(rig);
-  timed(rig, 4000, overhead);
+  overhead(rig);
+  const over = overhead(rig);
+  timed(rig, 4000, over);
   const perBlock = rig.block * (o.direction === "both" ? 2 : 1);
   const samples = (Math.min(MOST_BLOCKS, Math.max(64, Math.ceil(limits.frames / perBlock))) / SAMPLE_BLOCKS) | 0;
   const blocks = samples * SAMPLE_BLOCKS;
@@ -130,7 +152,7 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
     const framesBefore = rig.frames;
     const elementsBefore = rig.dma.elements;
     const heap = heapSize();
-    sum += timed(rig, blocks, overhead);
+    const batches = timed(rig, blocks, over);
     grown += heapSize() - heap;
     const n = rig.frames - framesBefore;
     frames += n;
@@ -139,14 +161,16 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
       let ns = 0;
       for (let t = s * SAMPLE_BLOCKS; t < (s + 1) * SAMPLE_BLOCKS; t++) ns += blockNs[t]!;
       sampleNs[s] = ns;
+      sum += ns;
     }
     const sorted = sampleNs.subarray(0, samples).sort();
     medians.push(sorted[samples >> 1]! / (n / samples));
-    const each = blockNs.subarray(0, blocks).sort();
-    p50.push(each[blocks >> 1]!);
-    p999.push(each[Math.floor(blocks * 0.999)]!);
-    worst = Math.max(worst, each[blocks - 1]!);
-    for (const [i, q] of BLOCK_QUANTILES.entries()) steps[i]!.push(each[Math.min(blocks - 1, Math.floor(blocks * q))]!);
+    const each = batchNs.subarray(0, batches).sort();
+    p50.push(each[batches >> 1]!);
+    p999.push(each[Math.floor(batches * 0.999)]!);
+    worst = Math.max(worst, each[batches - 1]!);
+    for (const [i, q] of BLOCK_QUANTILES.entries())
+      steps[i]!.push(each[Math.min(batches - 1, Math.floor(batches * q))]!);
   }
   const result: CpuResult = {
     frames,

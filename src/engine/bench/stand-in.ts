@@ -26,7 +26,7 @@ import {
 } from "../../hw/edma.regs.ts";
 import { EdmaChannel } from "../../hw/edma-channel.ts";
 import { MappedMmio } from "../../hw/mapped-mmio.ts";
-import { copy, ld32, mapAnonymous, st32, unmap } from "../../hw/mem.ts";
+import { copy, ld32, mapAnonymous, st32, unmap, view } from "../../hw/mem.ts";
 
 /** what the doorbell register holds while nobody has rung */
 const SILENT = 0xffffffff;
@@ -55,12 +55,19 @@ class Lane {
   private shownSlot = 0;
   private readonly slots: number;
   private readonly busLo: number;
+  // the registers that show() moves, as words of a view
+  private readonly words: Int32Array;
+  private readonly llpWord: number;
+  private readonly controlWord: number;
 
   constructor(regs: MappedMmio, isWrite: boolean, index: number, ll: DmaRegion) {
     this.isWrite = isWrite;
     this.ll = ll;
     this.channel = new EdmaChannel(regs, { map: "edma-unroll", isWrite, index }, ll);
     const context = regs.ptr + contextOffset(isWrite, index);
+    this.words = new Int32Array(view(regs.ptr, EDMA_UNROLL_SIZE));
+    this.controlWord = (contextOffset(isWrite, index) + EDMA_CH.CH_CONTROL1) >> 2;
+    this.llpWord = (contextOffset(isWrite, index) + EDMA_CH.CH_LLP_LO) >> 2;
     this.control = context + EDMA_CH.CH_CONTROL1;
     this.llp = context + EDMA_CH.CH_LLP_LO;
     this.slots = Math.floor(ll.size / LL_BYTES) - 1;
@@ -76,8 +83,9 @@ class Lane {
     this.shownCount = this.channel.putCount;
     const slot = this.shownSlot + d;
     this.shownSlot = slot < this.slots ? slot : slot - this.slots;
-    st32(this.llp, (this.busLo + this.shownSlot * LL_BYTES) | 0);
-    st32(this.control, (CS_RUNNING << CTL_CS_SHIFT) | CTL_CCS | CTL_LLE);
+    // Plain stores, they are inside the clock: the engine's loads are calls, so none of these can be put off past them.
+    this.words[this.llpWord] = (this.busLo + this.shownSlot * LL_BYTES) | 0;
+    this.words[this.controlWord] = (CS_RUNNING << CTL_CS_SHIFT) | CTL_CCS | CTL_LLE;
   }
 
   /** Take up everything whose cycle bit matches; stop when there is nothing new. */
