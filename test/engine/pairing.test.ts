@@ -40,6 +40,60 @@ const CASES: { name: string; frames: number; options: Partial<PairOptions> }[] =
     frames: 400,
     options: { seed: 10, maxFrame: 65550, rxBuffer: [1024, 4096] },
   },
+  {
+    name: "in place, indirect tables, event index",
+    frames: 4_000,
+    options: { patch: true, indirect: true, eventIdx: true, seed: 15 },
+  },
+  { name: "in place, header of 24 bytes", frames: 3_000, options: { patch: true, hdrLen: 24, seed: 16 } },
+  {
+    name: "in place, header of 10 bytes, indirect tables",
+    frames: 3_000,
+    options: {
+      patch: true,
+      indirect: true,
+      hdrLen: 10,
+      mergeable: false,
+      boardMergeable: false,
+      rxBuffer: [3100, 4000],
+      seed: 17,
+    },
+  },
+  { name: "scattered pages", frames: 6_000, options: { scattered: true, seed: 18 } },
+  { name: "scattered pages, in place", frames: 4_000, options: { scattered: true, patch: true, seed: 19 } },
+  {
+    name: "scattered pages, indirect tables, event index",
+    frames: 4_000,
+    options: { scattered: true, indirect: true, eventIdx: true, seed: 20 },
+  },
+  {
+    name: "scattered pages, host at 24 bytes, board at 12",
+    frames: 4_000,
+    options: { scattered: true, hdrLen: 24, boardHdrLen: 12, seed: 21 },
+  },
+  {
+    name: "scattered pages, host at 10 bytes without mergeable buffers, board at 12",
+    frames: 3_000,
+    options: { scattered: true, hdrLen: 10, boardHdrLen: 12, mergeable: false, rxBuffer: [3100, 4000], seed: 22 },
+  },
+  {
+    name: "scattered pages, header of 10 bytes both ways, in place",
+    frames: 2_000,
+    options: {
+      scattered: true,
+      patch: true,
+      hdrLen: 10,
+      mergeable: false,
+      boardMergeable: false,
+      rxBuffer: [3100, 4000],
+      seed: 23,
+    },
+  },
+  {
+    name: "scattered pages, 64 KiB frames in 1 KiB to 4 KiB buffers, header of 24 bytes in place",
+    frames: 300,
+    options: { scattered: true, patch: true, hdrLen: 24, maxFrame: 65550, rxBuffer: [1024, 4096], seed: 24 },
+  },
   { name: "host memory across the 4 GiB line", frames: 2_000, options: { seed: 11, hostBase: 0xfe00_0000 } },
 ];
 
@@ -51,6 +105,8 @@ for (const c of CASES) {
     expect(rig.board.received).toBe(c.frames);
     expect(rig.dp.toHost.bytes).toBe(rig.host.receivedBytes);
     expect(rig.dp.toBoard.bytes).toBe(rig.board.receivedBytes);
+    expect(rig.dp.toHost.dropped + rig.dp.toBoard.dropped).toBe(0);
+    if (c.options.scattered) expect(rig.pages!.learnt).toBeGreaterThan(100);
     expect(rig.model.violationCount).toBe(0);
     rig.close();
   }, 60_000);

@@ -14,6 +14,7 @@ import { HostMemory } from "../../src/hw/model/host-memory.ts";
 import type { ModelOptions } from "../../src/hw/model/model-options.ts";
 import { Random } from "../../src/hw/model/random.ts";
 import type { LocalBuffers, NetPort } from "../../src/hw/net-port.ts";
+import { ScatteredBuffers } from "./scattered.ts";
 
 const TWO32 = 2 ** 32;
 
@@ -30,6 +31,8 @@ export interface PairOptions {
   indirect: boolean;
   /** the board's header may be patched in place */
   patch: boolean;
+  /** the board's memory is in 4 KiB pages anywhere on its bus, as with VDUSE */
+  scattered: boolean;
   /** largest frame without header */
   maxFrame: number;
   /** smallest and largest receive buffer */
@@ -49,6 +52,7 @@ const DEFAULTS: PairOptions = {
   eventIdx: false,
   indirect: false,
   patch: false,
+  scattered: false,
   maxFrame: 3000,
   rxBuffer: [200, 2048],
   model: {},
@@ -57,6 +61,11 @@ const DEFAULTS: PairOptions = {
 
 /** Space for the pieces of one chain: frames up to 64 KiB with gaps between the pieces. */
 const SLOT = 80 * 1024;
+const SCATTERED_BYTES = 16 << 20;
+
+function flat(r: DmaRegion): LocalBuffers & { ptr: number } {
+  return { ptr: r.ptr, base: r.bus, busBase: r.bus, u8: r.u8, pageBusLo: null, pageBusHi: null, learn: () => -1 };
+}
 
 /** One end: two driver's rings over memory with a CPU view and bus addresses. */
 export class End {
@@ -68,7 +77,7 @@ export class End {
   receivedBytes = 0;
   readonly hdrLen: number;
   reaped = 0;
-  /** when not null: what the naive pairing says about the next frames, see expect() */
+  /** what the naive pairing needs: the pieces of every receive buffer by head, and the heads in the order they were offered */
   private readonly rxPieces = new Map<number, { at: number; len: number }[]>();
   private readonly rxOrder: number[] = [];
   private readonly slots: { rx: number[]; tx: number[] } = { rx: [], tx: [] };
@@ -119,7 +128,8 @@ export class End {
 
   /** Lay `bytes` bytes out as 1..parts pieces with gaps in a slot; fills lo/hi/len. @returns offsets */
   private layOut(slot: number, cuts: number[]): number[] {
-    let at = slot;
+    // anywhere in a page, so that pieces cross into the next one
+    let at = slot + this.random.below(4096);
     return cuts.map((n, i) => {
       at += this.random.below(64);
       const bus = this.busBase + at;
@@ -266,6 +276,7 @@ export class PairRig {
   readonly random: Random;
   readonly o: PairOptions;
   readonly memory: HostMemory;
+  readonly pages: ScatteredBuffers | null;
   private readonly edma: Edma;
 
   constructor(options: Partial<PairOptions> = {}) {
@@ -283,17 +294,12 @@ export class PairRig {
     const write = this.edma.open(true, 0, 2000);
     const read = this.edma.open(false, 0, 2000);
     const fetch = this.edma.readChannels > 1 ? this.edma.open(false, 1, 2000) : read;
-    const area: DmaRegion = ctrl.memory.alloc("eq.test", 44 << 20, 4096);
-    this.board = new End("board", area.u8, area.bus, area.ptr, o.boardQueue, o, this.random, this.model.board.shadow);
+    const { board } = this.model;
+    this.pages = o.scattered ? new ScatteredBuffers(board, SCATTERED_BYTES, this.random) : null;
+    const area = this.pages ?? flat(ctrl.memory.alloc("eq.test", 44 << 20, 4096));
+    const grants = this.pages ?? board.shadow;
+    this.board = new End("board", area.u8, area.base, area.ptr, o.boardQueue, o, this.random, grants);
     this.host = new End("host", memory.u8, memory.base, memory.ptr, o.hostQueue, o, this.random, memory.grants);
-    const buffers: LocalBuffers = {
-      base: area.bus,
-      busBase: area.bus,
-      u8: area.u8,
-      pageBusLo: null,
-      pageBusHi: null,
-      learn: () => -1,
-    };
     const port: NetPort = {
       kind: "test",
       netdev: "",
@@ -301,7 +307,7 @@ export class PairRig {
       generation: 1,
       rx: this.board.rx,
       tx: this.board.tx,
-      buffers,
+      buffers: area,
       txHeaderWritable: o.patch,
       rxMergeable: o.boardMergeable,
       resumeIdx: () => 0,
@@ -386,6 +392,8 @@ export class PairRig {
 
   close(): void {
     this.edma.quiesce();
+    if (this.model.violationCount > 0) throw new Error(`strict mode: ${this.model.violations[0]}`);
+    this.pages?.close();
     this.memory.close();
     this.model.close();
   }
