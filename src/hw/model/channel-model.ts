@@ -79,6 +79,8 @@ export class ChannelModel {
   control = 0;
   /** halted on an error and CONTROL1 not written since */
   halted = false;
+  /** bytes of the fetched element that have moved so far (splitData) */
+  moved = 0;
   /** elements executed by this channel */
   elements = 0;
   /** with time: data is under way, so the old cycle bit of a slot read ahead does not stop the channel yet */
@@ -87,6 +89,8 @@ export class ChannelModel {
   #pending = 0;
   #signalled = false;
   #once = false;
+  /** turns until a channel that has read the old cycle bit stops */
+  #staleTurns = 0;
 
   constructor(edma: EdmaModel, isWrite: boolean, index: number) {
     this.#edma = edma;
@@ -220,13 +224,18 @@ export class ChannelModel {
     this.halted = false;
     this.#latched = false;
     this.#pending = 0;
+    this.moved = 0;
     this.#edma.running &= ~this.bit;
     this.#edma.timed?.drop(this);
   }
 
-  /** What time alone changes: the windows of the previous turn close. */
+  /** What time alone changes: the windows of earlier turns close. */
   beginTurn(): void {
     if (this.state === STALE) {
+      if (this.#staleTurns > 0) {
+        this.#staleTurns--;
+        return;
+      }
       // the slot may hold an element by now, but its old control word is what decides
       if (this.#peek() === FETCHED) this.#edma.link.stats.lostDoorbells++;
       this.#stop();
@@ -296,6 +305,7 @@ export class ChannelModel {
     this.halted = true;
     this.#latched = false;
     this.#pending = 0;
+    this.moved = 0;
     this.llpShown = this.llp;
     this.#edma.running &= ~this.bit;
     this.#edma.aborted(this, cause);
@@ -308,8 +318,13 @@ export class ChannelModel {
       return FOLLOWED;
     }
     if (this.deferStop) return RESTS;
-    if (edma.timed !== null || edma.random.chance(edma.faults.lostDoorbell)) {
+    if (edma.timed !== null) {
       this.state = STALE;
+      return RESTS;
+    }
+    if (edma.random.chance(edma.faults.lostDoorbell)) {
+      this.state = STALE;
+      this.#staleTurns = edma.random.below(4);
       return RESTS;
     }
     this.#stop();

@@ -17,7 +17,7 @@ import {
   TARGET_ABOVE_SHIFT,
 } from "../dbi.regs.ts";
 import { COMMAND_INTX_DISABLE, COMMAND_MASTER, COMMAND_MEMORY } from "../pci.layout.ts";
-import { type ConfigChoice, configWords, DEVCTL, DEVCTL_FLR, LNKCTL } from "./config.layout.ts";
+import { type ConfigChoice, configWords, DEVCTL, DEVCTL_FLR, LNKCTL, LNKCTL_RCB } from "./config.layout.ts";
 
 const COMMAND = 0x04;
 const BAR0 = 0x10;
@@ -55,6 +55,8 @@ export class ConfigModel {
   /** log2 of the maximum payload and of the maximum read request in bytes */
   mpsShift = 7;
   mrrsShift = 9;
+  /** log2 of the read completion boundary: 64 or 128 bytes, as the host sets it in Link Control */
+  rcbShift = 6;
   linkUp = true;
   /** a function level reset was asked for by the host; endpoint.ts takes it */
   flrAsked = false;
@@ -123,7 +125,7 @@ export class ConfigModel {
     const w = this.#host[i]! & lanes;
     this.#value[i] = ((this.#value[i]! & ~w) | (value & w)) & ~(this.#w1c[i]! & lanes & value);
     if (off === DEVCTL && (value & lanes & DEVCTL_FLR) !== 0) this.flrAsked = true;
-    if (off === COMMAND || off === DEVCTL) this.#refresh();
+    if (off === COMMAND || off === DEVCTL || off === LNKCTL) this.#refresh();
   }
 
   /** Whether a config request for this word leaves the core's own registers. */
@@ -252,6 +254,7 @@ export class ConfigModel {
     const devctl = this.#value[DEVCTL >> 2]!;
     this.mpsShift = 7 + ((devctl >> 5) & 7);
     this.mrrsShift = 7 + ((devctl >> 12) & 7);
+    this.rcbShift = (this.#value[LNKCTL >> 2]! & LNKCTL_RCB) === 0 ? 6 : 7;
     this.generation++;
   }
 }

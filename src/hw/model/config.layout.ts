@@ -15,7 +15,9 @@ export const MSIX_CAP = 0xb0;
 export const DEVCTL = EXP_CAP + 0x08;
 export const DEVCTL_FLR = 0x8000;
 export const LNKCAP = EXP_CAP + 0x0c;
+/** Link Control (PCIe 7.5.3.7) and its read completion boundary: 0 is 64 bytes, 1 is 128 */
 export const LNKCTL = EXP_CAP + 0x10;
+export const LNKCTL_RCB = 0x8;
 export const MSIX_CTL_WORD = MSIX_CAP;
 
 export interface ConfigChoice {
@@ -23,10 +25,14 @@ export interface ConfigChoice {
   readonly msix: boolean;
   readonly linkGen: number;
   readonly linkWidth: number;
+  /** Max_Payload_Size and Max_Read_Request_Size after a reset, bytes: a power of two 128 to 4096 */
+  readonly mps: number;
+  readonly mrrs: number;
 }
 
 export function configWords(c: ConfigChoice): ConfigWord[] {
   const link = c.linkGen | (c.linkWidth << 4);
+  const devctl = 0x0810 | (Math.log2(c.mps / 128) << 5) | (Math.log2(c.mrrs / 128) << 12);
   const words: ConfigWord[] = [
     // Synopsys' default ids; revision 1, so a driver that forgets to set it shows
     [0x00, 0xabcd16c3, 0, 0xffffffff, 0],
@@ -43,7 +49,7 @@ export function configWords(c: ConfigChoice): ConfigWord[] {
     // PCI Express 7.5.3, version 2, endpoint
     [EXP_CAP, 0x00020010 | ((c.msix ? MSIX_CAP : 0) << 8), 0, 0xffffff00, 0],
     [EXP_CAP + 0x04, 0x10008021, 0, 0xffffffff, 0],
-    [DEVCTL, 0x00002810, 0x00007fff, 0, 0x000f0000],
+    [DEVCTL, devctl, 0x00007fff, 0, 0x000f0000],
     [LNKCAP, 0x00400c00 | link, 0, 0xffffffff, 0],
     [LNKCTL, (0x1000 | link) << 16, 0x00000fff, 0, 0xc0000000],
     [EXP_CAP + 0x24, 0x0000001f, 0, 0xffffffff, 0],

@@ -78,13 +78,15 @@ export class EddaFunction implements HostBus {
       msix: o.msix,
       linkGen: 3,
       linkWidth: 4,
+      mps: 128,
+      mrrs: 512,
       configLimit: false,
       version: 0,
       versionType: 0,
     });
     const iatu = new IatuModel(1, 1, 65536);
     this.link = new Link(this.board, iatu, this.config, this.stats, this.violations);
-    const shape = { unrolled: true, writeChannels: o.channels, readChannels: o.channels };
+    const shape = { map: "unroll" as const, writeChannels: o.channels, readChannels: o.channels };
     // no fixed memory: where the lists are is the host's choice
     this.edma = new EdmaModel(shape, this.link, new Random(o.seed), { ...NO_FAULTS }, new Int32Array(0), 0);
     this.#memory = mmap("device memory", MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1);

@@ -8,7 +8,9 @@ import {
   EDMA,
   EDMA_COMMON,
   EDMA_LEGACY_SIZE,
+  EDMA_MAX_CHANNELS,
   EDMA_UN,
+  EDMA_UNROLL,
   EDMA_UNROLL_SIZE,
   EDMA_VP,
   INT_ALL,
@@ -29,9 +31,34 @@ import type { TimedDma } from "./timed-dma.ts";
 export const TURN_BUDGET = 256;
 const MAX_BURST = 16;
 
-const WRITABLE = new Set<number>(EDMA_COMMON.filter((r) => r[2] === "RW").map((r) => r[1]));
+/** bits of writable registers that exist, where not all do */
+const BITS = new Map<number, number>([
+  [EDMA.WR_ENGINE_EN, 1],
+  [EDMA.RD_ENGINE_EN, 1],
+  [EDMA.WR_INT_MASK, INT_ALL],
+  [EDMA.RD_INT_MASK, INT_ALL],
+  [EDMA.WR_LL_ERR_EN, INT_ALL],
+  [EDMA.RD_LL_ERR_EN, INT_ALL],
+]);
+
+/** Which register map: legacy (viewport), unrolled, or unrolled with the power enables of the HDMA-compatible core. */
+export type EdmaMap = "legacy" | "unroll" | "compat";
+
+/** byte offset -> bits of the common block that keep what is written */
+function writable(map: EdmaMap): Map<number, number> {
+  const rw = new Map<number, number>();
+  for (const [, off, mode] of EDMA_COMMON) if (mode === "RW") rw.set(off, BITS.get(off) ?? -1);
+  if (map === "legacy") return rw;
+  for (const [, off, mode] of EDMA_UNROLL) if (mode === "RW") rw.set(off, -1);
+  for (let n = 0; n < EDMA_MAX_CHANNELS; n++)
+    for (const first of [EDMA_UN.WR_CH_POWER, EDMA_UN.RD_CH_POWER])
+      if (map === "compat") rw.set(first + 4 * n, 1);
+      else rw.delete(first + 4 * n);
+  return rw;
+}
 
 export class EdmaModel {
+  readonly map: EdmaMap;
   readonly unrolled: boolean;
   readonly writeChannels: readonly ChannelModel[];
   readonly readChannels: readonly ChannelModel[];
@@ -61,19 +88,22 @@ export class EdmaModel {
   readonly #regs = new Int32Array(EDMA_UNROLL_SIZE / 4);
   #viewport = 0;
   readonly #status = new EdmaStatus();
+  readonly #writable: ReadonlyMap<number, number>;
 
   /**
    * @param main board memory as words, where lists usually are; bus address of its first byte `mainBase`
    */
   constructor(
-    shape: { unrolled: boolean; writeChannels: number; readChannels: number },
+    shape: { map: EdmaMap; writeChannels: number; readChannels: number },
     link: Link,
     random: Random,
     faults: DmaFaults,
     main: Int32Array,
     mainBase: number,
   ) {
-    this.unrolled = shape.unrolled;
+    this.map = shape.map;
+    this.unrolled = shape.map !== "legacy";
+    this.#writable = writable(shape.map);
     this.link = link;
     this.random = random;
     this.faults = faults;
@@ -173,13 +203,21 @@ export class EdmaModel {
       case EDMA_VP.VIEWPORT_SEL:
         if (!this.unrolled) this.#viewport = ((this.#viewport & ~lanes) | v) & (VIEWPORT_READ | 7);
         return;
-      default:
-        if (!WRITABLE.has(off) && !(this.unrolled && off >= EDMA_UN.WR_CH_GROUP && off < contextOffset(true, 0)))
-          return;
-        this.#regs[off >> 2] = (this.#regs[off >> 2]! & ~lanes) | v;
-        if (off === EDMA.WR_ENGINE_EN && (v & 1) === 0) for (const c of this.writeChannels) c.rest();
-        if (off === EDMA.RD_ENGINE_EN && (v & 1) === 0) for (const c of this.readChannels) c.rest();
+      default: {
+        const bits = this.#writable.get(off);
+        if (bits === undefined) return;
+        const now = ((this.#regs[off >> 2]! & ~lanes) | v) & bits;
+        this.#regs[off >> 2] = now;
+        if (off === EDMA.WR_ENGINE_EN && now === 0) for (const c of this.writeChannels) c.rest();
+        if (off === EDMA.RD_ENGINE_EN && now === 0) for (const c of this.readChannels) c.rest();
+      }
     }
+  }
+
+  /** Whether the channel has power; only the HDMA-compatible map has a switch for it. */
+  #powered(isWrite: boolean, index: number): boolean {
+    if (this.map !== "compat") return true;
+    return (this.#regs[((isWrite ? EDMA_UN.WR_CH_POWER : EDMA_UN.RD_CH_POWER) >> 2) + index]! & 1) !== 0;
   }
 
   /** channel whose context holds `off`, null when that channel does not exist, undefined when it is no context */
@@ -206,7 +244,8 @@ export class EdmaModel {
       return;
     }
     this.link.stats.doorbells++;
-    if ((this.#regs[(isWrite ? EDMA.WR_ENGINE_EN : EDMA.RD_ENGINE_EN) >> 2]! & 1) === 0) {
+    const enabled = this.#regs[(isWrite ? EDMA.WR_ENGINE_EN : EDMA.RD_ENGINE_EN) >> 2] !== 0;
+    if (!enabled || !this.#powered(isWrite, ch.index)) {
       this.link.stats.deadDoorbells++;
       return;
     }
@@ -306,39 +345,65 @@ export class EdmaModel {
     } else if (ch.state !== HELD) return false;
     else ch.state = RUN;
     const control = ch.control;
-    const cause = this.move(ch, ch.sarLo, ch.sarHi, ch.darLo, ch.darHi, ch.size >>> 0);
+    const cause = this.#move(ch);
     if (cause !== 0) {
       ch.abort(cause);
       return false;
     }
+    if (ch.moved < ch.size >>> 0) {
+      ch.state = HELD;
+      return false;
+    }
+    ch.moved = 0;
     this.link.stats.elements++;
     ch.executed(control);
     return true;
   }
 
-  /** Move an element's data now. @returns 0 or a CAUSE_* */
-  move(ch: ChannelModel, sarLo: number, sarHi: number, darLo: number, darHi: number, size: number): number {
-    const link = this.link;
-    const stats = link.stats;
-    const src = (sarHi >>> 0) * 4294967296 + (sarLo >>> 0);
-    const dst = (darHi >>> 0) * 4294967296 + (darLo >>> 0);
+  /** Move what is left of the channel's element, or a packet of it. @returns 0 or a CAUSE_* */
+  #move(ch: ChannelModel): number {
+    const size = ch.size >>> 0;
     if (size === 0) return 0;
-    if (ch.isWrite) {
-      const shift = link.config.mpsShift;
-      stats.bytesToHost += size;
-      stats.tlpWrites += ((darLo & ((1 << shift) - 1)) + size + (1 << shift) - 1) >>> shift;
-      return link.dmaWrite(src, dst, size, ch);
+    if (ch.moved === 0) this.#begin(ch, size);
+    const link = this.link;
+    const src = (ch.sarHi >>> 0) * 4294967296 + (ch.sarLo >>> 0);
+    const dst = (ch.darHi >>> 0) * 4294967296 + (ch.darLo >>> 0);
+    const done = ch.moved;
+    let n = size - done;
+    if (this.faults.splitData > 0 && this.random.chance(this.faults.splitData)) {
+      const shift = ch.isWrite ? link.config.mpsShift : link.config.rcbShift;
+      const at = (ch.isWrite ? ch.darLo : ch.sarLo) + done;
+      const packet = (1 << shift) - (at & ((1 << shift) - 1));
+      if (packet < n) n = packet;
     }
+    ch.moved = done + n;
+    if (ch.isWrite) return link.dmaWrite(src + done, dst + done, n, ch);
     if (this.injectCause !== 0) {
       const cause = this.takeInjected(ch);
       if (cause !== 0) return cause;
     }
-    const shift = link.config.mrrsShift;
-    stats.bytesToBoard += size;
-    stats.tlpReads += ((sarLo & ((1 << shift) - 1)) + size + (1 << shift) - 1) >>> shift;
-    const cause = link.dmaRead(src, dst, size, ch);
-    if (cause === 0 && this.faults.rcarReadRequest && shift > 7) this.spoil(dst, size);
+    const cause = link.dmaRead(src + done, dst + done, n, ch);
+    if (cause === 0 && ch.moved === size && this.readsSpoil) this.spoil(dst, size);
     return cause;
+  }
+
+  /** Count an element's bytes and packets. */
+  #begin(ch: ChannelModel, size: number): void {
+    const { stats, config } = this.link;
+    if (ch.isWrite) {
+      const shift = config.mpsShift;
+      stats.bytesToHost += size;
+      stats.tlpWrites += ((ch.darLo & ((1 << shift) - 1)) + size + (1 << shift) - 1) >>> shift;
+    } else {
+      const shift = config.mrrsShift;
+      stats.bytesToBoard += size;
+      stats.tlpReads += ((ch.sarLo & ((1 << shift) - 1)) + size + (1 << shift) - 1) >>> shift;
+    }
+  }
+
+  /** R-Car Gen4's fault is on, and read requests are larger than it survives. */
+  get readsSpoil(): boolean {
+    return this.faults.rcarReadRequest && this.link.config.mrrsShift > 7;
   }
 
   /** The injected error for this channel's read, once. */

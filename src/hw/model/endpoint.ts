@@ -31,6 +31,7 @@ export interface Stepper {
 
 const ALL_ONES = [0, 0xff, 0xffff, 0, 0xffffffff];
 const ATU_WORDS_SIZE = 0x8000;
+const DMA_MAPS = { legacy: "edma-legacy", unroll: "edma-unroll", compat: "hdma-compat" } as const;
 
 export class EndpointModel implements HostBus {
   readonly options: ModelOptions;
@@ -71,6 +72,8 @@ export class EndpointModel implements HostBus {
       msix: o.msix,
       linkGen: o.linkGen,
       linkWidth: o.linkWidth,
+      mps: o.timing?.mps ?? 128,
+      mrrs: o.timing?.mrrs ?? 512,
       configLimit: o.modernCapable,
       version: (ascii + 0x2a) | 0,
       versionType: (0x67 << 24) | (0x61 << 16) | 0x2a2a | 0,
@@ -78,7 +81,7 @@ export class EndpointModel implements HostBus {
     this.iatu = new IatuModel(o.inboundWindows, o.outboundWindows, o.windowAlign);
     this.link = new Link(this.board, this.iatu, this.config, this.stats, this.#violations);
     const shape = {
-      unrolled: o.dmaMap === "unroll",
+      map: o.dmaMap,
       writeChannels: o.writeChannels,
       readChannels: o.readChannels,
     };
@@ -180,7 +183,7 @@ export class EndpointModel implements HostBus {
       inboundWindows: o.inboundWindows,
       outboundWindows: o.outboundWindows,
       windowAlign: o.windowAlign,
-      dmaMap: o.dmaMap === "unroll" ? "edma-unroll" : "edma-legacy",
+      dmaMap: DMA_MAPS[o.dmaMap],
       writeChannels: o.writeChannels,
       readChannels: o.readChannels,
       configLimit: o.modernCapable,
@@ -188,6 +191,7 @@ export class EndpointModel implements HostBus {
       msi: o.msi,
       linkGen: o.linkGen,
       linkWidth: o.linkWidth,
+      ...(o.maxReadRequest === 0 ? {} : { maxReadRequest: o.maxReadRequest }),
     };
     return {
       name: o.name,

@@ -19,10 +19,13 @@ export interface ModelOptions {
   outboundWindows: number;
   /** iATU granularity in bytes, a power of two from 4096 on */
   windowAlign: number;
-  dmaMap: "legacy" | "unroll";
+  /** compat is the unrolled map with the power enables of the HDMA-compatible core */
+  dmaMap: "legacy" | "unroll" | "compat";
   atu: "viewport" | "unroll";
   /** record every DMA access to memory that its owner has not handed over, on either side */
   strict: boolean;
+  /** most bytes of a read request that the core survives, as a board's table would say (R-Car Gen4: 128); 0 when any size will do */
+  maxReadRequest: number;
   /** bytes, a multiple of 4096 */
   boardMemory: number;
   /** bus address of its first byte, a multiple of 4096 */
@@ -54,6 +57,7 @@ export const MODEL_DEFAULTS: Readonly<ModelOptions> = {
   dmaMap: "unroll",
   atu: "unroll",
   strict: false,
+  maxReadRequest: 0,
   boardMemory: 64 * 1024 * 1024,
   boardBase: BOARD_BASE,
   windowSize: 0x4000_0000,

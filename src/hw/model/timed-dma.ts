@@ -67,7 +67,7 @@ export class TimedDma {
     this.#lanes = [];
     for (const ch of edma.writeChannels) this.#lanes[ch.index] = new DmaLane(ch, ch.index);
     for (const ch of edma.readChannels) this.#lanes[8 + ch.index] = new DmaLane(ch, 8 + ch.index);
-    this.wire = new Wire(timing);
+    this.wire = new Wire(timing, edma.link.config);
     for (let i = 0; i < SLOTS; i++) this.#freeSlots[i] = i;
   }
 
@@ -227,8 +227,7 @@ export class TimedDma {
   /** The oldest element under way is complete. */
   #complete(lane: DmaLane): void {
     const ch = lane.ch;
-    if (!ch.isWrite && this.#edma.faults.rcarReadRequest && this.timing.mrrs > 128)
-      this.#edma.spoil(lane.oldestDst, lane.oldestSize);
+    if (!ch.isWrite && this.#edma.readsSpoil) this.#edma.spoil(lane.oldestDst, lane.oldestSize);
     const control = lane.retire();
     this.#edma.link.stats.elements++;
     ch.finish(control);
@@ -254,7 +253,7 @@ export class TimedDma {
       this.#push(now + this.timing.elementNs, NEXT, lane);
       return;
     }
-    const most = lane.ch.isWrite ? WRITE_PACKETS * this.timing.mps : CHUNK;
+    const most = lane.ch.isWrite ? Math.min(WRITE_PACKETS * this.wire.mps, CHUNK) : CHUNK;
     let size = lane.left < most ? lane.left : most;
     if (!lane.ch.isWrite) {
       size = this.wire.requestable(lane.src, size, now);

@@ -2,7 +2,13 @@
  * The two directions of the link as resources in time: who occupies them until when, and the tags of read requests.
  * Times are ns of the model's clock. No data here; no credits, no replay, DLLPs as a mean share (timing.ts).
  */
-import { completionBytes, DLLP_PER_TLP, type LinkTiming, rawGbps, TLP_COMPLETION, TLP_REQUEST } from "./timing.ts";
+import { DLLP_PER_TLP, type LinkTiming, rawGbps, TLP_COMPLETION, TLP_REQUEST } from "./timing.ts";
+
+/** Packet sizes in force, as Device Control has them: the host may change them at any time. Log2 of bytes. */
+export interface PacketSizes {
+  readonly mpsShift: number;
+  readonly mrrsShift: number;
+}
 
 export class Wire {
   readonly timing: LinkTiming;
@@ -19,18 +25,26 @@ export class Wire {
   asked = 0;
   landed = 0;
   readonly #dllpNs: number;
-  readonly #completion: number;
+  readonly #sizes: PacketSizes;
   /** when each tag is free again, used in turn: completions come in the order of requests */
   readonly #tags: Float64Array;
   #tag = 0;
 
-  constructor(timing: LinkTiming) {
+  constructor(timing: LinkTiming, sizes: PacketSizes) {
     this.timing = timing;
+    this.#sizes = sizes;
     this.nsPerByte = 8 / rawGbps(timing);
     this.oneWayNs = timing.roundTripNs / 2;
     this.#dllpNs = DLLP_PER_TLP * this.nsPerByte;
-    this.#completion = completionBytes(timing);
     this.#tags = new Float64Array(timing.tags);
+  }
+
+  /** Max_Payload_Size and Max_Read_Request_Size in bytes. */
+  get mps(): number {
+    return 1 << this.#sizes.mpsShift;
+  }
+  get mrrs(): number {
+    return 1 << this.#sizes.mrrsShift;
   }
 
   /** Send `tlps` packets of `bytes` in all, headers included, up from `time` on. @returns when the last byte is out */
@@ -45,15 +59,26 @@ export class Wire {
     return this.upFree;
   }
 
+  /** The same for a posted write of the host with `bytes` of payload and a 32-bit address. */
+  sendDown(time: number, bytes: number): number {
+    const start = time > this.downFree ? time : this.downFree;
+    const busy = (TLP_COMPLETION + bytes) * this.nsPerByte;
+    this.downFree = start + busy;
+    this.downBusyNs += busy;
+    this.upFree = (time > this.upFree ? time : this.upFree) + this.#dllpNs;
+    this.upBusyNs += this.#dllpNs;
+    return this.downFree;
+  }
+
   /** Memory write TLPs for `size` bytes at `addr`: none crosses a multiple of the maximum payload. */
   writeTlps(addr: number, size: number): number {
-    const mps = this.timing.mps;
+    const mps = this.mps;
     return Math.ceil(((addr % mps) + size) / mps);
   }
 
   /** As many of `size` bytes from `src` on as there are free tags for at `now`; 0 when there is none. */
   requestable(src: number, size: number, now: number): number {
-    const mrrs = this.timing.mrrs;
+    const mrrs = this.mrrs;
     let bytes = 0;
     let tag = this.#tag;
     for (let n = 0; n < this.#tags.length && bytes < size && this.#tags[tag]! <= now; n++) {
@@ -73,7 +98,9 @@ export class Wire {
    * the way down when they come. `asked` and `landed` are the result. @returns number of requests
    */
   request(src: number, size: number, now: number): number {
-    const { mrrs, roundTripNs } = this.timing;
+    const { roundTripNs, completion } = this.timing;
+    const mrrs = this.mrrs;
+    const most = completion < mrrs ? completion : mrrs;
     let requests = 0;
     this.asked = now;
     for (let done = 0; done < size; requests++) {
@@ -81,7 +108,7 @@ export class Wire {
       const n = Math.min(mrrs - (at % mrrs), size - done);
       this.asked = this.sendUp(this.asked, TLP_REQUEST, 1);
       // the first completion ends at a multiple of what the host returns at most, and so do all but the last
-      const completions = Math.ceil(((at % this.#completion) + n) / this.#completion);
+      const completions = Math.ceil(((at % most) + n) / most);
       const busy = (n + completions * TLP_COMPLETION) * this.nsPerByte;
       this.landed = this.downFree = Math.max(this.asked + roundTripNs, this.downFree) + busy;
       this.downBusyNs += busy;

@@ -13,6 +13,7 @@ import {
   EDMA,
   EDMA_CH,
   EDMA_COMMON,
+  EDMA_UNROLL,
   EDMA_VP,
   VIEWPORT_CONTEXT,
   VIEWPORT_READ,
@@ -59,12 +60,26 @@ describe("registers", () => {
         expect(dma.ld32(contextOffset(w, n) + EDMA_CH.CH_DAR_HI)).toBe(n * 2 + (w ? 1 : 0));
   });
   test("RW registers of the table keep what is written, RO ones do not", () => {
-    const { dma } = bench().model.controller();
-    for (const [name, off, mode] of EDMA_COMMON) {
-      if (mode === "WO" || name.endsWith("INT_STATUS")) continue;
-      const before = dma.ld32(off);
-      dma.st32(off, 0x5a5a5a5a);
-      expect([name, dma.ld32(off)]).toEqual([name, mode === "RW" ? 0x5a5a5a5a : before]);
+    for (const dmaMap of ["legacy", "unroll", "compat"] as const) {
+      const { dma } = bench({ dmaMap }).model.controller();
+      const written = (name: string): number =>
+        name.endsWith("ENGINE_EN") ? 1 : /INT_MASK|ERR_EN/.test(name) ? 0x00ff00ff : -1 >>> 0;
+      for (const [name, off, mode] of EDMA_COMMON) {
+        if (mode === "WO" || name.endsWith("INT_STATUS")) continue;
+        const before = dma.ld32(off);
+        dma.st32(off, -1);
+        expect([name, dma.ld32(off)]).toEqual([name, mode === "RW" ? written(name) : before]);
+      }
+      if (dmaMap === "legacy") continue;
+      for (const [name, off, mode] of EDMA_UNROLL) {
+        const power = name.endsWith("CH_POWER");
+        // the switches are in the HDMA-compatible core only, one word a channel
+        const kept = mode !== "RW" || (power && dmaMap !== "compat") ? 0 : power ? 1 : -1 >>> 0;
+        for (const at of power ? [off, off + 4 * 7] : [off]) {
+          dma.st32(at, -1);
+          expect([name, dmaMap, dma.ld32(at)]).toEqual([name, dmaMap, kept]);
+        }
+      }
     }
   });
   test("context writes to a running channel do nothing", () => {
