@@ -10,12 +10,14 @@ import { ChannelSet, type Channels } from "./channel-set.ts";
 import { OK } from "./codes.ts";
 import { EdmaFetcher, type Fetcher } from "./fetch.ts";
 import { HEADER_WAIT, type HeaderCheck } from "./header-check.ts";
+import type { NoticeWord } from "./host-notices.ts";
 import { HostRing, type RingAddresses } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { Segments } from "./segments.ts";
 import { ToBoard } from "./to-board.ts";
 import { type DirectionLimits, ToHost } from "./to-host.ts";
 import { TUNING, type Tuning } from "./tuning.ts";
+import { Vigil } from "./vigil.ts";
 
 /** What a life of the host's driver fixed. */
 export interface LifeOptions {
@@ -33,6 +35,7 @@ export interface LifeOptions {
   readonly boardMergeable: boolean;
   readonly msix: boolean;
   /** where the driver tells its avail index with a notification (NOTIFICATION_DATA) */
+  readonly notices?: NoticeWord | null;
 }
 
 /** elements under way to the host from which on looks at its rings are rare: they take room on the same wire */
@@ -55,6 +58,8 @@ export class DataPath {
   abandoned = 0;
   /** interrupts given to the board's driver */
   boardInterrupts = 0;
+  /** the last turn was a short one, see vigil.ts */
+  brief = false;
 
   private readonly port: NetPort;
   private readonly ch: ChannelSet;
@@ -67,6 +72,7 @@ export class DataPath {
   private configDue = NO_VECTOR;
   private generation = -1;
   private readonly tuning: Tuning;
+  private readonly vigil: Vigil;
   /** receive buffers of the host below which more are fetched */
   private rxLow = 0;
   /** frames begun in the last turn; turns and frames until channels and mirrors are attended to */
@@ -114,6 +120,7 @@ export class DataPath {
       tuning.coalesce,
     );
     this.toBoard = new ToBoard(this.eqRx, this.hqTx, channels.read, channels.write, irq, limits, tuning.coalesce);
+    this.vigil = new Vigil(this.ch, this.hqRx, this.hqTx, this.toHost, this.toBoard, tuning.vigil);
   }
 
   /**
@@ -128,6 +135,7 @@ export class DataPath {
     this.rxLow = this.tuning.prefetch ? o.rx.size >> 1 : 0;
     this.hqTx.attach(o.tx, o.eventIdx, o.indirect);
     if ((fresh & 2) === 0) this.hqTx.resume(txAt);
+    this.hqTx.listen(o.notices ?? null, 1, this.ch.write);
     this.rxVector = o.rxVector;
     this.txVector = o.txVector;
     this.toHost.attach(o.hdrLen, o.mergeable, this.port.txHeaderWritable, o.rxVector, o.boardHdrLen);
@@ -163,7 +171,10 @@ export class DataPath {
     let rc = 0;
     // While frames move every turn, what landed meanwhile can wait a little; large bursts empty a ring.
     this.tendWait -= this.moved + 1;
-    const tend = this.moved === 0 || this.tendWait < 0 || this.irq.owed || port.generation !== this.generation;
+    const short = this.vigil.keep(this.moved);
+    const tend =
+      (this.moved === 0 && !short) || this.tendWait < 0 || this.irq.owed || port.generation !== this.generation;
+    this.brief = short && !tend;
     if (tend) {
       this.tendWait = this.tuning.tendAfter;
       work = this.tend();
@@ -185,13 +196,14 @@ export class DataPath {
     rc = this.toBoard.begin();
     if (rc < 0) return this.fault(rc, this.toBoard.culprit, this.toBoard.a, this.toBoard.b);
     this.moved += rc;
+    if (tend && this.moved === 0) this.vigil.begin();
     return work + rc;
   }
 
   /** See what landed, give it back on both sides, and let the mirrors make a step. @returns frames finished, or a negative code */
   private tend(): number {
     const { port, toHost, toBoard } = this;
-    let rc = this.ch.progress();
+    let rc = this.vigil.progressed ? OK : this.ch.progress();
     if (rc < 0) return this.channelFault(rc);
     if (port.generation !== this.generation) {
       rc = this.boardReset();

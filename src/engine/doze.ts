@@ -27,6 +27,8 @@ export class Doze {
   private rests = 0;
   private mark = 0;
   private looks = 0;
+  /** the wish to the host's driver was sent here, not by its ring (host-notices.ts) */
+  private asked = false;
 
   constructor(
     private readonly fn: HostFunction,
@@ -46,20 +48,32 @@ export class Doze {
     if (this.state === AWAKE) {
       if (++this.rests < RESTS || this.waiting() || write.room() < 2 || !fn.stillLive()) return;
       dp.eqTx.suppressNotify(false);
+      this.state = ASKED;
+      this.mark = write.putCount;
+      this.asked = !hqTx.listening;
+      if (!this.asked) return;
       hqTx.putNotifyWish(write, true, hqTx.next);
       write.commit();
       this.mark = write.putCount;
       // what was notified before
       fn.notifyHint(0);
       fn.notifyHint(1);
-      this.state = ASKED;
     } else if (this.state === ASKED) {
       if (((write.doneCount - this.mark) | 0) < 0) return;
       this.looks = hqTx.emptyFetches;
       this.state = LOOKING;
-    } else if (this.state === LOOKING && hqTx.emptyFetches - this.looks >= LOOKS && !this.waiting()) {
+    } else if (this.state === LOOKING && this.assured() && !this.waiting()) {
       this.state = DOZING;
     }
+  }
+
+  /** What the host's driver adds from now on, it notifies of. */
+  private assured(): boolean {
+    const { hqTx } = this.dp;
+    if (hqTx.listening) return hqTx.hearing;
+    // It turned out not to tell its index: it is asked as any other.
+    if (!this.asked) this.state = AWAKE;
+    return this.asked && hqTx.emptyFetches - this.looks >= LOOKS;
   }
 
   /** Chains that cannot be carried now: the other side has no buffers, and does not notify of them. */
@@ -70,7 +84,8 @@ export class Doze {
   /** Nothing has happened that the loop must attend to. */
   calm(): boolean {
     const { fn, dp } = this;
-    return fn.stillLive() && fn.notifyHint(1) < 0 && dp.eqTx.look() === 0 && dp.quiet;
+    const told = this.asked ? fn.notifyHint(1) >= 0 : dp.hqTx.called || !dp.hqTx.hearing;
+    return fn.stillLive() && !told && dp.eqTx.look() === 0 && dp.quiet;
   }
 
   /** There is work again, so notifications are of no use. */
@@ -81,7 +96,7 @@ export class Doze {
     const { dp, write, fn } = this;
     if (!fn.stillLive()) return;
     dp.eqTx.suppressNotify(true);
-    if (write.room() < 2) return;
+    if (!this.asked || write.room() < 2) return;
     dp.hqTx.putNotifyWish(write, false, 0);
     write.commit();
   }

@@ -49,6 +49,8 @@ export class HostLooks extends HostUsed {
   private wait = 0;
   /** answers without news in a row, up to CALM */
   private calm = 0;
+  /** news comes another way (host-notices.ts), looks only make sure */
+  protected rare = false;
 
   constructor(
     name: string,
@@ -73,8 +75,30 @@ export class HostLooks extends HostUsed {
     this.hostIdx = 0;
     this.count = 0;
     this.elder = 0;
-    this.wait = 0;
     this.calm = 0;
+    this.hasten();
+  }
+
+  /** The next look is due, and looks are as frequent as ever. */
+  protected hasten(): void {
+    this.wait = 0;
+    this.rare = false;
+  }
+
+  /** hostIdx was moved. */
+  protected newsCame(): void {
+    this.elder = this.count;
+    this.calm = 0;
+  }
+
+  /** There was no news for some time. */
+  protected get calmed(): boolean {
+    return this.calm >= CALM;
+  }
+
+  /** looks whose answers are here */
+  protected get looksAnswered(): number {
+    return this.fetches - this.count;
   }
 
   /** Take the answers that are here. @returns 0 or a negative code with a, b */
@@ -94,9 +118,10 @@ export class HostLooks extends HostUsed {
    * case) @param busy the way to the host is full: look less often
    */
   protected lookOn(wanted: boolean, busy: boolean): void {
-    if (--this.wait >= 0 || (!wanted && this.confirm !== CONFIRM_DUE)) return;
+    const due = this.confirm === CONFIRM_DUE;
+    if ((--this.wait >= 0 && !(due && this.rare)) || (!wanted && !due)) return;
     const t = this.tuning;
-    this.look(busy ? t.busyGap : this.calm < CALM ? t.pollGap : t.calmGap);
+    this.look(this.rare ? t.rareGap : busy ? t.busyGap : this.calm < CALM ? t.pollGap : t.calmGap);
   }
 
   /** Begin a look, the next one not before `gap` turns. */
@@ -144,8 +169,7 @@ export class HostLooks extends HostUsed {
     const ahead = (idx - this.used) & 0xffff;
     if (ahead <= this.size && fresh <= this.size) {
       this.hostIdx = idx;
-      this.elder = this.count;
-      this.calm = 0;
+      this.newsCame();
       return OK;
     }
     if (((this.hostIdx - idx) & 0xffff) <= this.size) {

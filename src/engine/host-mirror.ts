@@ -10,7 +10,7 @@ import type { DmaMemory, DmaRegion } from "../hw/dma-memory.ts";
 import { availBytes, DESC_F_INDIRECT, DESC_F_NEXT } from "../hw/virtio.layout.ts";
 import { OK, R_DESC_INDEX, R_DESC_LOOP, R_INDIRECT, R_INDIRECT_NOT_NEGOTIATED } from "./codes.ts";
 import type { Fetcher, SpareFetcher } from "./fetch.ts";
-import { HostLooks } from "./host-looks.ts";
+import { HostNotices } from "./host-notices.ts";
 import type { RingAddresses } from "./host-used.ts";
 import { TUNING, type Tuning } from "./tuning.ts";
 
@@ -29,7 +29,7 @@ const ENTRIES = 1;
 const DESCS = 2;
 const TABLES = 3;
 
-export class HostMirror extends HostLooks {
+export class HostMirror extends HostNotices {
   /** DESC_F_WRITE for the receive queue, 0 for the transmit queue */
   readonly write: number;
   /** free-running u16: entries before it are complete in the mirror */
@@ -51,6 +51,9 @@ export class HostMirror extends HostLooks {
   // the round under way: entries [seen, target)
   private state = IDLE;
   private mark = 0;
+  /** the guess goes through the spare channel, up to this mark */
+  private split = false;
+  private sideMark = 0;
   private seen = 0;
   private target = 0;
   private misses = 0;
@@ -99,6 +102,7 @@ export class HostMirror extends HostLooks {
     this.indirect = indirect;
     this.ready = this.seen = this.target = 0;
     this.state = IDLE;
+    this.split = false;
     this.guessPause = 0;
     this.span = 1;
     this.via = this.fetcher;
@@ -123,13 +127,15 @@ export class HostMirror extends HostLooks {
     let rc = this.endLooks();
     if (rc < 0) return rc;
     if (this.state !== IDLE) rc = this.goOn();
+    else if (this.listening && this.hostIdx === this.seen) this.hear();
     if (this.state === IDLE && rc >= 0 && this.hostIdx !== this.seen) rc = this.beginRound(wanted, busy);
     else this.lookOn(wanted && this.state === IDLE, busy);
     return rc;
   }
 
   private goOn(): number {
-    if (!this.via.landed(this.mark)) return OK;
+    if (!this.via.landed(this.mark) || (this.split && !this.spare!.landed(this.sideMark))) return OK;
+    this.split = false;
     if (this.state === ENTRIES) return this.onEntries();
     if (this.state === DESCS) return this.closeChains();
     this.finish();
@@ -143,6 +149,7 @@ export class HostMirror extends HostLooks {
     const via = spare?.idle() && !this.fetcher.idle() ? spare : this.fetcher;
     if (via.room() < 8) return OK;
     this.via = via;
+    if (this.listening) this.roundBegins(this.used === seen);
     const fresh = (this.hostIdx - seen) & 0xffff;
     const slot = seen & this.mask;
     const first = fresh < size - slot ? fresh : size - slot;
@@ -153,23 +160,31 @@ export class HostMirror extends HostLooks {
     this.runLo = -1;
     this.misses = 0;
     this.guessed = this.tuning.guess && fresh < GUESS && this.used !== 0 && --this.guessPause < 0;
-    if (this.guessed) this.putGuess();
+    if (this.guessed) this.putGuess(busy);
     this.state = ENTRIES;
     this.mark = via.commit();
     if (this.guessed) this.putTail(via);
     if (wanted && this.write === 0 && this.tuning.pollAhead && !this.guessed)
       this.look(busy ? this.tuning.busyGap : this.tuning.pollGap);
-    return via.landed(this.mark) ? this.onEntries() : OK;
+    return !this.split && via.landed(this.mark) ? this.onEntries() : OK;
   }
 
   /** Linux hands descriptors out last freed first, so a lone frame often has the head of the one before, or the next. */
-  private putGuess(): void {
+  private putGuess(busy: boolean): void {
+    const { spare } = this;
     const last = this.lastUsed();
     let count = this.span > GUESS ? this.span : GUESS;
     if (count > this.size) count = this.size;
     const low = last + count <= this.size ? last : this.size - count;
     for (let d = low; d < low + count; d++) this.stamp[d] = this.round;
-    this.fetchAt(this.via, count * 16, this.descLo, this.descHi, low * 16, this.descOff + low * 16);
+    // Both resting, their list fetches pass at the same time.
+    this.split =
+      this.tuning.bothChannels && !busy && spare !== null && this.via !== spare && spare.idle() && spare.room() > 4;
+    const via = this.split ? spare! : this.via;
+    this.fetchAt(via, count * 16, this.descLo, this.descHi, low * 16, this.descOff + low * 16);
+    if (!this.split) return;
+    this.sideMark = via.commit();
+    this.putTail(via);
   }
 
   private onEntries(): number {
@@ -344,6 +359,7 @@ export class HostMirror extends HostLooks {
   /** The channel that fetches was restarted: what was asked for is lost, ask again. */
   refetch(): void {
     this.state = IDLE;
+    this.split = false;
     this.lookAgain();
   }
 }

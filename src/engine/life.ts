@@ -10,6 +10,7 @@ import {
   F_HOST_TSO6,
   F_INDIRECT_DESC,
   F_MRG_RXBUF,
+  F_NOTIFICATION_DATA,
   NO_VECTOR,
 } from "../hw/virtio.layout.ts";
 import type { LifeOptions } from "./datapath.ts";
@@ -50,6 +51,7 @@ export function lifeOptions(fn: HostFunction, port: NetPort): LifeOptions {
     boardMergeable: port.rxMergeable,
     ...(port.hdrLen === undefined ? {} : { boardHdrLen: port.hdrLen }),
     msix: fn.msix,
+    notices: has(fn, F_NOTIFICATION_DATA) ? (fn.notify ?? null) : null,
   };
 }
 

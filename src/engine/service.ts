@@ -103,7 +103,7 @@ export class Service {
         this.idle = this.calm = 0;
         return SLICE_EVENT;
       }
-      let work = port.turn();
+      let work = dp.brief ? 0 : port.turn();
       // Re-read before every burst: a host that reset us may reuse its memory at once.
       if (this.live && fn.stillLive()) {
         const rc = dp.turn();

@@ -7,10 +7,18 @@ export interface Tuning {
   readonly busyGap: number;
   /** the same when there was no news for some time */
   readonly calmGap: number;
+  /** ask a driver that can tell its avail index (NOTIFICATION_DATA) to notify while its ring rests */
+  readonly notices: boolean;
+  /** turns from one look to the next while every addition is notified */
+  readonly rareGap: number;
+  /** turns in which a lone frame of the host is waited for look at nothing else */
+  readonly vigil: boolean;
   /** a small read behind a lone frame, or what is fetched for it: it is known to be here without the channel's stop */
   readonly tail: boolean;
   /** fetch what a look found on the payload's read channel while that rests: looks do not stand in its way there */
   readonly idleChannel: boolean;
+  /** fetch the guessed descriptors on the payload's read channel while that rests, the entries beside them on the other one */
+  readonly bothChannels: boolean;
   /** fetch as many neighbours of a chain's head as the chain before had */
   readonly span: boolean;
   /** frames whose used elements go to the host together while the channel is busy with others; 1: none wait */
@@ -32,8 +40,12 @@ export const TUNING: Tuning = {
   pollGap: 2,
   busyGap: 32,
   calmGap: 0,
+  notices: true,
+  rareGap: 256,
+  vigil: true,
   tail: true,
   idleChannel: true,
+  bothChannels: true,
   span: true,
   coalesce: 64,
   pollAhead: true,

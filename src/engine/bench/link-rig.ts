@@ -6,6 +6,7 @@
 
 import { type Direction, type LinkModel, openLink } from "../../hw/model/open-model.ts";
 import type { LocalBuffers, NetPort } from "../../hw/net-port.ts";
+import { HostBell } from "./host-bell.ts";
 import { benchPort } from "./rig.ts";
 import { buffersSpan, RING_SPAN, type Shape, Side } from "./side.ts";
 
@@ -37,6 +38,8 @@ export abstract class LinkRig {
   readonly host: Side;
   readonly board: Side;
   protected readonly port: NetPort;
+  /** the host's notifications of frames it sends, when it is asked for them */
+  readonly bell: HostBell;
   /** bytes that receivers have got, and when the newest of them came: frames are announced in groups */
   arrivedBytes = 0;
   arrivedAt = 0;
@@ -51,6 +54,7 @@ export abstract class LinkRig {
     const { host } = this.model;
     this.board = new Side(eq.ptr, eq.bus, eq.bus + 2 * RING_SPAN, o.ring, shape, o.frameBytes);
     this.host = new Side(host.ptr, host.base, host.base + 2 * RING_SPAN, o.ring, shape, o.frameBytes);
+    this.bell = new HostBell(this.model, this.host.tx.availPtr, 1);
     const buffers: LocalBuffers = {
       base: eq.bus,
       busBase: eq.bus,
@@ -62,8 +66,23 @@ export abstract class LinkRig {
     this.port = benchPort(this.board, buffers, o.patch);
   }
 
+  /** ns of the turn that have passed already */
+  private passed = 0;
+
   /** Let the design work once; simulated time goes on. */
   protected abstract step(): void;
+
+  /** The time of one turn of the loop passes, `ns` where it is not a whole one. */
+  protected pass(ns = this.o.turnNs): void {
+    const left = ns - this.passed;
+    this.passed = 0;
+    if (left > 0) this.spend(left);
+  }
+
+  /** ns of the next turn */
+  protected get turnNs(): number {
+    return this.o.turnNs;
+  }
 
   /** CPU loads across the link so far */
   get cpuReads(): number {
@@ -93,7 +112,7 @@ export abstract class LinkRig {
     board.refill();
     if (!send) return;
     if (o.direction !== "host_to_ep") board.send(o.ring);
-    if (o.direction !== "ep_to_host") host.send(o.ring);
+    if (o.direction !== "ep_to_host" && host.send(o.ring) > 0 && host.notifies) this.bell.ring();
   }
 
   /** Senders always have something to send, for `ns` of simulated time. */
@@ -123,14 +142,18 @@ export abstract class LinkRig {
     const { host, board, o, model } = this;
     const toHost = o.direction !== "host_to_ep";
     const until = this.now + idleNs;
-    while (this.now < until) {
+    while (this.now + this.turnNs <= until) {
       this.drivers(false);
       this.step();
     }
+    // The sender knows nothing of the loop's turns: anywhere within one.
+    this.passed = until - this.now;
+    if (this.passed > 0) this.spend(this.passed);
     host.rx.enableInterrupts();
     const seen = model.messages.count;
     const start = this.now;
     (toHost ? board : host).send(1);
+    if (!toHost && host.notifies) this.bell.ring();
     const limit = start + 10_000_000;
     while (this.now < limit) {
       if (toHost ? model.messages.count !== seen && host.rx.pending() : board.rx.pending()) break;

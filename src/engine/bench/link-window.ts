@@ -157,7 +157,7 @@ export class WindowRig extends LinkRig {
   }
 
   protected step(): void {
-    this.model.endpoint.turn();
+    this.pass();
     if (this.wr.progress() < 0 || this.rd.progress() < 0) throw new Error("bench: a DMA channel halted");
     const { direction, frameNs } = this.o;
     if (direction !== "host_to_ep") {

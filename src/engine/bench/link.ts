@@ -13,19 +13,25 @@ export { type Direction, PRESETS };
 export const DESIGNS = ["epnic", "epnic-vduse", "edma-per-frame", "memcpy-window"] as const;
 export type Design = (typeof DESIGNS)[number];
 
-/** What can be left out of epnic, each alone. */
+/** A host that does not tell its avail index: what is for looks shows beside such a one. */
+const DEAF = { notices: false };
+
+/** What can be left out of epnic, each alone; what is for looks, and "notify-data" itself. */
 export const WITHOUT = {
   batching: { ...FULL, burst: 1, tuning: { coalesce: 1 } },
   coalescing: { ...FULL, tuning: { coalesce: 1 } },
   "dma-fetch": { ...FULL, window: true },
   prefetch: { ...FULL, tuning: { prefetch: false } },
   "look-ahead": { ...FULL, tuning: { pollAhead: false } },
-  "several-looks": { ...FULL, tuning: { polls: 1 } },
-  "idle-channel": { ...FULL, tuning: { idleChannel: false } },
+  "several-looks": { ...FULL, tuning: { ...DEAF, polls: 1 } },
+  "idle-channel": { ...FULL, tuning: { ...DEAF, idleChannel: false } },
   "chain-span": { ...FULL, tuning: { span: false } },
-  "busy-gap": { ...FULL, tuning: { busyGap: 2 } },
+  "busy-gap": { ...FULL, tuning: { ...DEAF, busyGap: 2 } },
   tail: { ...FULL, tuning: { tail: false } },
-  "calm-looks": { ...FULL, tuning: { calmGap: TUNING.pollGap } },
+  "calm-looks": { ...FULL, tuning: { ...DEAF, calmGap: TUNING.pollGap } },
+  "notify-data": { ...FULL, tuning: DEAF },
+  "short-turns": { ...FULL, tuning: { vigil: false } },
+  "both-channels": { ...FULL, tuning: { bothChannels: false } },
   guess: { ...FULL, tuning: { guess: false } },
   "lazy-used": { ...FULL, tuning: { lazyTurns: 0 } },
   "header-in-place": FULL,

@@ -65,6 +65,8 @@ export class Side {
   /** receive buffers that came back and bytes in them */
   received = 0;
   receivedBytes = 0;
+  /** the device asked to be notified of what was sent last */
+  notifies = false;
   private readonly lo: Int32Array;
   private readonly hi: Int32Array;
   private readonly len: Int32Array;
@@ -146,7 +148,7 @@ export class Side {
       }
       sent++;
     }
-    if (sent > 0) tx.publish();
+    if (sent > 0) this.notifies = tx.publish();
     return sent;
   }
 

@@ -4,6 +4,8 @@
  * here reads a ring.
  */
 
+import type { NotifyWord } from "./notify.ts";
+
 /** poll(): nothing new */
 export const FN_NONE = 0;
 /** DRIVER_OK was seen; queues are frozen and valid until FN_DOWN */
@@ -100,6 +102,8 @@ export interface HostFunction {
   setNeedsReset(): number;
   /** @returns the last notify value for this queue since the last call, -1 for none. A hint: notifies collapse. */
   notifyHint(queue: number): number;
+  /** The same word as it is, where it can hold an avail index (NOTIFICATION_DATA). */
+  readonly notify?: NotifyWord;
   /** CPU addresses of the MSI-X table and its pending bits in BAR memory, 0 when the function has no MSI-X */
   readonly msixTablePtr: number;
   readonly pbaPtr: number;

@@ -95,7 +95,7 @@ export class ModernFunction implements HostFunction {
   private untouched = false;
   private readonly offersRingReset: boolean;
   private readonly ringReset: RingReset;
-  private readonly notify: NotifyWord;
+  readonly notify: NotifyWord;
   private readonly notice: ConfigNotice;
 
   /** @param life goes on without FN_UP when the registers in `parts.bar` are still those it was frozen with */

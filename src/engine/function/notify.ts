@@ -16,6 +16,16 @@ export class NotifyWord {
     this.fresh.fill(0);
   }
 
+  /** The word as it is, int32: a queue, and its avail index above it when the driver has NOTIFICATION_DATA. */
+  read(): number {
+    return ld32(this.at) | 0;
+  }
+
+  /** The word says nothing until it is written again. */
+  park(): void {
+    st32(this.at, PARKED);
+  }
+
   /** @returns the last value for this queue since the last call, -1 for none */
   hint(queue: number): number {
     const value = ld32(this.at) | 0;

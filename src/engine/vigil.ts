@@ -1,0 +1,77 @@
+/**
+ * Turns in which one thing alone is waited for: the ring entries of a lone frame of the host, its data, or its notification.
+ * Such a turn looks at nothing else, so it is short, and what is waited for is seen sooner. Any other work ends it.
+ */
+import type { ChannelSet } from "./channel-set.ts";
+import type { HostRing } from "./host-ring.ts";
+import type { ToBoard } from "./to-board.ts";
+import type { ToHost } from "./to-host.ts";
+
+/** short turns in a row */
+const TURNS = 8;
+
+export class Vigil {
+  /** the channels were looked at in this turn: a second look would take a channel for settled too early */
+  progressed = false;
+  private left = 0;
+  /** something is under way, not only a notification waited for */
+  private awaits = false;
+  private hears = false;
+  private written = 0;
+  private done = 0;
+
+  constructor(
+    private readonly ch: ChannelSet,
+    private readonly hqRx: HostRing,
+    private readonly hqTx: HostRing,
+    private readonly toHost: ToHost,
+    private readonly toBoard: ToBoard,
+    private readonly wanted: boolean,
+  ) {}
+
+  /** A turn has attended to everything: may the next ones be short? */
+  begin(): void {
+    this.left = 0;
+    const { ch, hqRx, hqTx } = this;
+    const { write, read, fetch } = ch;
+    if (
+      !this.wanted ||
+      this.toHost.outstanding !== 0 ||
+      write.putCount !== write.doneCount ||
+      hqTx.available() !== 0 ||
+      hqRx.gathering ||
+      hqRx.confirm !== 0 ||
+      hqTx.confirm !== 0
+    )
+      return;
+    const round = hqTx.gathering;
+    const idle = read.putCount === read.doneCount && fetch.putCount === fetch.doneCount;
+    // Without notifications looks must go on while data is on its way.
+    this.hears = !round && hqTx.hearing;
+    if (round ? idle || this.toBoard.outstanding !== 0 : !this.hears) return;
+    this.awaits = !idle;
+    this.written = write.putCount;
+    this.done = (read.doneCount + fetch.doneCount) | 0;
+    this.left = TURNS;
+  }
+
+  /** A turn begins. @param moved frames begun in the one before @returns whether it may be short */
+  keep(moved: number): boolean {
+    this.progressed = false;
+    if (this.left === 0) return false;
+    this.left = moved === 0 ? this.left - 1 : 0;
+    if (moved !== 0) return false;
+    const { write, read, fetch } = this.ch;
+    let over = write.putCount !== this.written || (this.hears && this.hqTx.called);
+    if (this.awaits && !over) {
+      // What went wrong shows again where everything is attended to.
+      if (read.progress() < 0 || (fetch !== read && fetch.progress() < 0)) over = true;
+      else {
+        this.progressed = true;
+        if (((read.doneCount + fetch.doneCount) | 0) !== this.done) over = true;
+      }
+    }
+    if (over) this.left = 0;
+    return !over;
+  }
+}
