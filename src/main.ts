@@ -8,7 +8,7 @@ import { commonArgs, flagNames, readCommandLine } from "./cmd/_args.ts";
 import { report } from "./cmd/_fault.ts";
 import { type About, commandHelp, type Example, rootHelp } from "./cmd/_help.ts";
 import { nearest } from "./cmd/_nearest.ts";
-import { Out } from "./cmd/_out.ts";
+import { Out, ReaderGone } from "./cmd/_out.ts";
 import { Fault } from "./hw/fault.ts";
 
 interface Command {
@@ -102,7 +102,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     const { result } = await runCommand(def, { rawArgs: line.argv, data: out });
     return typeof result === "number" ? result : 0;
   } catch (e) {
-    return report(e, out, called);
+    return e instanceof ReaderGone ? 0 : report(e, out, called);
   }
 }
 

@@ -65,6 +65,14 @@ const labels = (l: Readonly<Record<string, unknown>>): string =>
     .map(([k, v]) => `${k.replace(/[^a-zA-Z0-9_]/g, "_")}=${quote(v)}`)
     .join(",")}}`;
 
+const UP_HELP = "1 while the run is alive";
+
+/** The exposition when no run is there to tell more. @param device "" when not known */
+export function promDown(device: string): string {
+  const of = device === "" ? "" : labels({ device });
+  return `# HELP epnic_up ${UP_HELP}\n# TYPE epnic_up gauge\nepnic_up${of} 0\n`;
+}
+
 /** Text exposition format 0.0.4: every sample of a family together, HELP and TYPE before them. */
 export function promText(s: CounterSnapshot, device: string): string {
   const lines: string[] = [];
@@ -72,7 +80,7 @@ export function promText(s: CounterSnapshot, device: string): string {
     lines.push(`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`);
     for (const [l, value] of samples) lines.push(`${name}${labels({ device, ...l })} ${value}`);
   };
-  family("epnic_up", "gauge", "1 while the run is alive", [[{}, s.stale ? 0 : 1]]);
+  family("epnic_up", "gauge", UP_HELP, [[{}, s.stale ? 0 : 1]]);
   family("epnic_start_time_seconds", "gauge", "When the run began, in seconds since 1970", [[{}, s.startedMs / 1000]]);
   family("epnic_update_time_seconds", "gauge", "When the run last wrote its counters", [[{}, s.updatedMs / 1000]]);
   const { device: _, ...state } = s.state;

@@ -56,7 +56,11 @@ export function report(e: unknown, out: Out, command: string): number {
   if (out.options.verbose > 1 && e instanceof Error && e.stack) text.push(e.stack.replace(/^[^\n]*\n/, ""));
   out.log.error(text.join("\n"));
   if (out.options.json) {
-    out.json({ error: { code: fault.code, message: fault.message, ...(hint ? { hint } : {}) } });
+    try {
+      out.json({ error: { code: fault.code, message: fault.message, ...(hint ? { hint } : {}) } });
+    } catch {
+      // stdout is full or closed, which may be what went wrong
+    }
   }
   return EXIT_STATUS[fault.code];
 }

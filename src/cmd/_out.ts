@@ -29,18 +29,37 @@ function stderrIsJournal(): boolean {
   }
 }
 
-/** Write all of `text`, also to a pipe that is full or non-blocking. A reader that has gone (EPIPE) ends the process with 0. */
-export function writeAll(fd: number, text: string): void {
+/** Nobody reads stdout any more (EPIPE). No failure: what was begun is closed in order, and the status stays. */
+export class ReaderGone extends Error {}
+
+/** how long a log line waits for a reader that does not read */
+const LOG_PATIENCE_MS = 1000;
+
+/**
+ * Write all of `text`, also to a pipe that is full or non-blocking.
+ * @param patienceMs how long a full pipe is tried again
+ * @throws ReaderGone for EPIPE, else the error of write(2)
+ */
+function writeAll(fd: number, text: string, patienceMs = Number.POSITIVE_INFINITY): void {
   let rest = Buffer.from(text);
-  while (rest.length > 0) {
+  for (let waited = 0; rest.length > 0; ) {
     try {
       rest = rest.subarray(writeSync(fd, rest));
     } catch (e) {
       const code = (e as NodeJS.ErrnoException).code;
-      if (code === "EAGAIN") Bun.sleepSync(1);
-      else if (code === "EPIPE") process.exit(0);
-      else throw e;
+      if (code === "EPIPE") throw new ReaderGone("nobody reads the output");
+      if (code !== "EAGAIN" || waited++ >= patienceMs) throw e;
+      Bun.sleepSync(1);
     }
+  }
+}
+
+/** A line for the log. A log that nobody takes must neither end the card nor hold it up: the line is lost then. */
+function say(text: string): void {
+  try {
+    writeAll(2, text, LOG_PATIENCE_MS);
+  } catch {
+    // there is nowhere to tell it
   }
 }
 
@@ -60,7 +79,7 @@ function reporter(color: boolean, journal: boolean): ConsolaReporter {
       else if (entry.level === 1) prefix = `epnic: ${paint("warning:", YELLOW)} `;
       else prefix = entry.level > 3 ? `epnic: ${paint("debug:", GREY)} ` : "epnic: ";
       const lines = text.split("\n");
-      writeAll(2, `${lines.map((l, i) => (i === 0 || journal ? prefix : "  ") + l).join("\n")}\n`);
+      say(`${lines.map((l, i) => (i === 0 || journal ? prefix : "  ") + l).join("\n")}\n`);
     },
   };
 }
@@ -81,7 +100,7 @@ export class Out {
     });
   }
 
-  /** One line, or several, of the answer. */
+  /** One line, or several, of the answer. @throws ReaderGone */
   print(text: string): void {
     writeAll(1, `${text}\n`);
   }

@@ -143,6 +143,7 @@ export default defineCommand({
     for (const name of Object.keys(SIGNALS) as (keyof typeof SIGNALS)[]) process.on(name, () => onSignal(name));
     process.on("SIGHUP", () => out.log.info("SIGHUP is ignored: restart to read the configuration again"));
     const held = lock(args["run-dir"], device);
+    let summary: Record<string, number | string>;
     try {
       if (options.cpu !== null) (await import("../hw/affinity.ts")).pinTo(options.cpu);
       const { openEngine } = await import("../engine/engine.ts");
@@ -150,14 +151,15 @@ export default defineCommand({
       try {
         if (!stopping.stop) notify.ready(`${device}: running`);
         await engine.run(stopping);
-        if (out.options.json) out.json({ version: 1, device, summary: engine.summary() });
+        summary = engine.summary();
       } finally {
         engine.close();
       }
-      return 0;
     } finally {
       notify.close();
       held.release();
     }
+    if (out.options.json) out.json({ version: 1, device, summary });
+    return 0;
   },
 });

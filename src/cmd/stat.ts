@@ -17,7 +17,8 @@ const args = {
   "prom-file": {
     type: "string",
     valueHint: "FILE",
-    description: "write that to FILE at once and whole, for the textfile collector; with --interval again and again",
+    description:
+      "write that to FILE in one step, for the textfile collector, also that no run is up; with --interval again and again",
   },
   stale: { type: "boolean", description: "print the last values of a run that has died" },
   ...runDirArgs,
@@ -54,11 +55,19 @@ function pages(runDir: string): string[] {
   }
 }
 
-/** @throws Fault E_NODEV when there is no such run, E_USAGE when there are several and none is named */
+/**
+ * The run that `named` or its beginning means, or the only one.
+ * @throws Fault E_NODEV when there is no such run, E_USAGE when there are several
+ */
 function choose(runDir: string, named: string): string {
   const found = pages(runDir);
   if (named !== "") {
     if (found.includes(named.replaceAll("/", "_"))) return named;
+    const begins = found.filter((f) => f.startsWith(named));
+    if (begins.length === 1) return begins[0];
+    if (begins.length > 1) {
+      throw new Fault("E_USAGE", `'${named}' is the beginning of ${begins.length} runs: ${begins.join(", ")}`);
+    }
     const guess = nearest(named, found);
     throw new Fault(
       "E_NODEV",
@@ -77,7 +86,7 @@ function choose(runDir: string, named: string): string {
   throw new Fault("E_USAGE", `there are ${found.length} runs: ${found.join(", ")}`, "name the device");
 }
 
-/** Replace `path` in one step, so that a collector never reads half a file. */
+/** Replace `path` in one step, so that a collector never reads half a file. @throws Fault naming `path` */
 function writeWhole(path: string, text: string): void {
   const temporary = join(dirname(path), `.${process.pid}.epnic.tmp`);
   try {
@@ -89,7 +98,13 @@ function writeWhole(path: string, text: string): void {
     } catch {
       // it was never made
     }
-    throw e;
+    const code = (e as NodeJS.ErrnoException).code ?? String(e);
+    const denied = code === "EACCES" || code === "EPERM" || code === "EROFS";
+    throw new Fault(
+      denied ? "E_PERM" : "E_SYS",
+      `${path} cannot be written: ${code}`,
+      denied ? `run as root, or choose a file in another directory than ${dirname(path)}` : undefined,
+    );
   }
 }
 
@@ -110,15 +125,13 @@ export default defineCommand({
       throw new Fault("E_USAGE", `--prom does not go with ${out.options.json ? "--json" : "--interval"}`);
     }
     (await import("./_jit.ts")).needJit();
-    const device = choose(args["run-dir"], deviceOf(args));
     const [{ readCounterPage }, { counterPath }, render] = await Promise.all([
       import("../engine/counters.ts"),
       import("./_engine.ts"),
       import("./_counters.ts"),
     ]);
-    const path = counterPath(args["run-dir"], device);
-    const read = (): CounterSnapshot => {
-      const s = readCounterPage(path);
+    const read = (device: string): CounterSnapshot => {
+      const s = readCounterPage(counterPath(args["run-dir"], device));
       if (s.stale && !args.stale) {
         throw new Fault(
           "E_NODEV",
@@ -129,20 +142,42 @@ export default defineCommand({
       return s;
     };
     const promFile = args["prom-file"];
+    if (promFile !== undefined) {
+      let device = deviceOf(args);
+      let told = "";
+      for (let n = 1; ; n++) {
+        try {
+          device = choose(args["run-dir"], device);
+          writeWhole(promFile, render.promText(read(device), device));
+          told = "";
+        } catch (e) {
+          // a file that nobody replaces would say for ever that the run is up
+          if (!(e instanceof Fault) || e.code !== "E_NODEV") throw e;
+          writeWhole(promFile, render.promDown(device));
+          if (interval === 0) throw e;
+          if (told !== e.message) out.log.warn(e.message);
+          told = e.message;
+        }
+        if (interval === 0 || n === count) return 0;
+        await Bun.sleep(interval * 1000);
+      }
+    }
+    const device = choose(args["run-dir"], deviceOf(args));
     const show = (s: CounterSnapshot, before: CounterSnapshot | null, lines: number): void => {
-      if (promFile !== undefined) writeWhole(promFile, render.promText(s, device));
-      else if (args.prom) out.print(render.promText(s, device).trimEnd());
+      if (args.prom) out.print(render.promText(s, device).trimEnd());
       else if (out.options.json) out.json(render.snapshotJson(s, before, device));
       else if (before === null) out.pairs({ device, ...s.state, ...s.counters });
       else out.print(render.rateLine(s, before, lines));
     };
 
-    let last = read();
-    if (interval === 0 || promFile !== undefined) show(last, null, 0);
-    if (interval === 0) return 0;
+    let last = read(device);
+    if (interval === 0) {
+      show(last, null, 0);
+      return 0;
+    }
     for (let lines = 0; count === 0 || lines < count; lines++) {
       await Bun.sleep(interval * 1000);
-      const now = read();
+      const now = read(device);
       // a run that was restarted in between counts from zero again
       show(
         now,

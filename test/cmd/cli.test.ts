@@ -84,6 +84,33 @@ describe("usage errors", () => {
   });
 });
 
+describe("a reader that is not there", () => {
+  const sh = (script: string) =>
+    Bun.spawnSync(["sh", "-c", script, "sh", ...command([])], { stdin: "ignore", timeout: 20_000 });
+  test("of the answer: quiet, and the status is that of the command", () => {
+    for (const [line, status] of [
+      ["probe model -vv", 0],
+      ["bind -n model", 0],
+      ["stat -j nosuch --run-dir /nonexistent", 3],
+      ["-j --jsno", 2],
+    ] as const) {
+      // the pipe's other end is closed before anything can be written
+      const r = sh(`{ sleep 0.2; "$@" ${line} 2>/dev/null; echo $? >&2; } | true`);
+      expect([line, r.stderr.toString()]).toEqual([line, `${status}\n`]);
+    }
+  });
+  test("of the messages: the status stays", () => {
+    for (const to of ["/dev/full", "&-"]) expect(sh(`"$@" stta 2>${to}`).exitCode).toBe(2);
+  });
+  test("a full disk is a failure, in one line", () => {
+    for (const line of ["--help", "-j probe model"]) {
+      const r = sh(`"$@" ${line} >/dev/full`);
+      expect(r.stderr.toString()).toBe("epnic: error: write failed: ENOSPC\n");
+      expect(r.exitCode).toBe(1);
+    }
+  });
+});
+
 describe("colour", () => {
   const ESC = String.fromCharCode(27);
   const colours = new RegExp(`${ESC}\\[`);

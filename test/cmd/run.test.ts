@@ -108,6 +108,23 @@ describe.skipIf(why !== "")("run model", () => {
     expect(ip("-n", BOARD, "-br", "link")).not.toContain("epcb");
   }, 30_000);
 
+  test("a log that nobody reads any more changes nothing: no line, no end, a clean stop", async () => {
+    await running(["-j"], async (run) => {
+      await run.stdout.cancel();
+      await run.stderr.cancel();
+      for (let i = 0; i < 3; i++) {
+        run.kill("SIGHUP");
+        await Bun.sleep(50);
+      }
+      const stat = await cli(["stat", "-j", "--run-dir", dir]);
+      expect(JSON.parse(stat.stdout)).toMatchObject({ pid: run.pid, stale: false });
+      run.kill("SIGTERM");
+      expect(await run.exited).toBe(0);
+    });
+    expect(existsSync(join(dir, "model.counters"))).toBe(false);
+    expect(readFileSync(join(dir, "model.lock"), "utf8")).toBe("");
+  }, 60_000);
+
   test("SIGINT is 0 too, nothing on stdout without --json", async () => {
     await running([], async (run) => {
       run.kill("SIGINT");

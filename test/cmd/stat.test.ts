@@ -47,6 +47,13 @@ describe("which run", () => {
     expect((await stat("a.pcie-ep")).stdout).toStartWith("device: a.pcie-ep\n");
     expect((await stat("-d", "model")).stdout).toStartWith("device: model\n");
   });
+  test("the beginning of a name, as for run", async () => {
+    page("a40000000.pcie-ep");
+    page("model");
+    expect((await stat("a4")).stdout).toStartWith("device: a40000000.pcie-ep\n");
+    page("a50000000.pcie-ep");
+    expectFailure(await stat("a"), 2, "'a' is the beginning of 2 runs: a40000000.pcie-ep, a50000000.pcie-ep");
+  });
   test("no counter page at all", async () => {
     writeFileSync(join(dir, "x.counters"), "short");
     const r = await stat("x");
@@ -96,8 +103,35 @@ describe("one shot", () => {
     checkExposition(readFileSync(file, "utf8"));
     expect(readdirSync(dir).filter((f) => f.includes("tmp"))).toEqual([]);
     rmSync(file);
-    expectFailure(await stat("--prom-file", join(dir, "no/where.prom")), 1, "ENOENT");
+    const nowhere = join(dir, "no/where.prom");
+    expectFailure(await stat("--prom-file", nowhere), 1, `${nowhere} cannot be written: ENOENT`);
   });
+  test("the file says when the run is down, once and with --interval, and up again", async () => {
+    const file = join(dir, "epnic.prom");
+    const up = () => /^epnic_up(\S*) (\d)$/m.exec(readFileSync(file, "utf8"))?.slice(1, 3);
+    expectFailure(await stat("--prom-file", file), 3, "there is no run");
+    expect(up()).toEqual(["", "0"]);
+    expectFailure(await stat("--prom-file", file, "model"), 3, "there is no run of device 'model'");
+    expect(up()).toEqual(['{device="model"}', "0"]);
+    checkExposition(readFileSync(file, "utf8"));
+    const child = start(["stat", "--run-dir", dir, "-i", "0.05", "--prom-file", file]);
+    const until = async (value: string) => {
+      for (const end = Date.now() + 15_000; up()?.[1] !== value && Date.now() < end; ) await Bun.sleep(10);
+      expect(up()?.[1]).toBe(value);
+    };
+    const first = page("model");
+    await until("1");
+    checkExposition(readFileSync(file, "utf8"));
+    first.close();
+    open = [];
+    await until("0");
+    expect(up()?.[0]).toBe('{device="model"}');
+    page("model");
+    await until("1");
+    child.kill();
+    await child.exited;
+    rmSync(file);
+  }, 60_000);
 });
 
 /** The rules of the text format: HELP and TYPE before the samples, samples of a family together, no sample twice. */
