@@ -35,32 +35,6 @@ export interface Inspected {
   registers: string[];
 }
 
-/** Which personalities a core can show, and how it can interrupt. Without eDMA, or with an HDMA, none yet. */
-export function judge(core: CoreInfo): { modern: Verdict; legacy: Verdict; interrupts: string[] } {
-  const no = (why: string) => ({ modern: { possible: false, why }, legacy: { possible: false, why }, interrupts: [] });
-  if (core.dmaMap === "none") return no("the controller has no DMA engine of its own");
-  if (core.dmaMap === "hdma-native") return no("its DMA engine is a native HDMA, which this version cannot drive");
-  if (core.writeChannels < 1 || core.readChannels < 1) {
-    return no(`1 write and 1 read channel are needed, it has ${core.writeChannels} and ${core.readChannels}`);
-  }
-  if (core.inboundWindows < 1 || core.outboundWindows < 2) {
-    return no(`1 inbound and 2 outbound windows are needed, it has ${core.inboundWindows} and ${core.outboundWindows}`);
-  }
-  const interrupts = core.msix ? ["msix", "intx"] : ["intx"];
-  return {
-    modern: core.configLimit
-      ? { possible: true, why: "vendor capabilities are served through config-limit" }
-      : { possible: false, why: "the core has no config-limit option, vendor capabilities cannot be served" },
-    legacy: {
-      possible: true,
-      why: core.msix
-        ? "with MSI-X"
-        : "without MSI-X: interrupts by INTx message, and a window of 1 to 2 us at each queue's set-up",
-    },
-    interrupts,
-  };
-}
-
 const NOT_COHERENT =
   "the device tree does not call it dma-coherent: CPU caches and DMA may disagree, and epnic maintains no caches (docs/hardware.md)";
 
@@ -68,11 +42,13 @@ type Known = Pick<Inspected, "name" | "board" | "compatible" | "driver" | "funct
 
 /** Everything about a controller whose registers are open. */
 async function fromController(ctrl: Controller, known: Known, registers: boolean): Promise<Inspected> {
+  // loaded here: it needs bun:ffi, and sysfs can be told without
+  const { judge } = await import("./_judge.ts");
   return {
     ...known,
     core: ctrl.core,
     window: { bus: ctrl.windowBus, size: ctrl.window.size },
-    ...judge(ctrl.core),
+    ...judge(known.name, ctrl.core),
     registers: registers ? await dumps(ctrl) : [],
   };
 }

@@ -1,11 +1,23 @@
 /** `probe` through the real entry: the model, captured boards, and machines that lack things. */
 import { afterAll, describe, expect, test } from "bun:test";
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { judge } from "../../src/cmd/_inspect.ts";
+import { judge } from "../../src/cmd/_judge.ts";
 import { prerequisites } from "../../src/cmd/_prereq.ts";
+import { planFunction } from "../../src/engine/function/setup.ts";
 import type { CoreInfo } from "../../src/hw/controller.ts";
+import { hugepages } from "../../src/hw/dma-hugepage.ts";
 import { copyBoard } from "./_board.ts";
 import { cli, expectFailure, FIXTURES, golden, hasCommand, isRoot } from "./_cli.ts";
 
@@ -19,6 +31,9 @@ const board = (name: string, device: string, registers = true): string => {
   return b.root;
 };
 const NOBODY = 65534;
+const HUGE = 2 << 20;
+const whyNoRun = !isRoot ? "needs root" : hugepages(HUGE).free < 16 ? "needs 16 free hugepages of 2 MiB" : "";
+if (whyNoRun !== "") console.log(`skipped: run on a captured board ${whyNoRun}`);
 
 describe("the model", () => {
   test.each(["modern-msix", "modern-intx", "legacy-msix", "legacy-intx"])("as %s", async (core) => {
@@ -90,6 +105,39 @@ describe("boards", () => {
     const r = await cli(["-j", "run", "--sysfs-root", root, "b0.pcie-ep"]);
     expect(r.status).toBe(3);
     expect(JSON.parse(r.stdout).error.code).toBe("E_NODEV");
+  });
+  test.each([
+    [0, "DMA_CTRL reads 0x00000000, that is 0 write and 0 read channels", "needed, it has 0 and 0"],
+    [0xffffffff, "DMA_CTRL reads 0xffffffff, that is 15 write and 15 read channels", "no eDMA answers"],
+    [0x00000002, "DMA_CTRL reads 0x00000002, that is 2 write and 0 read channels", "needed, it has 2 and 0"],
+  ])("without an eDMA (%p): probe and run agree", async (control, refusal, why) => {
+    const root = board("rk3588", "a40000000.pcie-ep");
+    const fd = openSync(join(root, "dev/mem"), "r+");
+    const word = Buffer.alloc(4);
+    word.writeUInt32LE(control);
+    writeSync(fd, word, 0, 4, 0xa_4000_0000 + 0x38_0008);
+    closeSync(fd);
+    const [c] = JSON.parse((await cli(["probe", "-j", "--sysfs-root", root])).stdout).controllers;
+    expect(c.personalities.legacy).toEqual({ possible: false, why: expect.stringContaining(why) });
+    expect(c.interrupts).toEqual([]);
+    if (whyNoRun !== "") return;
+    for (const line of [["run"], ["bench", "live"]]) {
+      const r = await cli([...line, "a40000000.pcie-ep", "--sysfs-root", root, "--run-dir", root]);
+      expectFailure(r, 77, refusal, "1 to 8 each are possible");
+    }
+  });
+  test("a BAR that is not there: probe says what run refuses, and the way out", async () => {
+    const root = board("rk3588", "a40000000.pcie-ep");
+    const node = join(root, "sys/firmware/devicetree/base/soc/pcie-ep@fe150000/compatible");
+    writeFileSync(node, "nvidia,tegra194-pcie-ep\0");
+    const [c] = JSON.parse((await cli(["probe", "-j", "--sysfs-root", root])).stdout).controllers;
+    expect(c.board).toBe("NVIDIA Tegra194");
+    const rule = "BAR2 of a40000000.pcie-ep is off, the MSI-X table needs 65536";
+    expect(c.personalities.legacy).toEqual({ possible: true, why: expect.stringContaining(`--irq intx: ${rule}`) });
+    expect(c.interrupts).toEqual(["intx"]);
+    if (whyNoRun !== "") return;
+    const run = ["run", "a40000000.pcie-ep", "--port", "tap", "--sysfs-root", root, "--run-dir", root];
+    expectFailure(await cli(run), 77, rule, "use irq intx");
   });
   test("run on a board without /dev/mem says what is missing", async () => {
     const dir = mkdtempSync(join(tmpdir(), "epnic-probe-"));
@@ -172,6 +220,9 @@ test("every prerequisite tells its state, and a fix when it is missing", async (
   expect((await find("vdpa bus")).fix).toBe("modprobe -a virtio_vdpa");
 });
 
+const FREE = { least: 0, most: Number.POSITIVE_INFINITY };
+const OFF = { least: 0, most: 0 };
+
 describe("judge", () => {
   const core: CoreInfo = {
     version: "5.20a",
@@ -196,9 +247,40 @@ describe("judge", () => {
     [{ dmaMap: "hdma-native" as const }, false, false, []],
     [{ readChannels: 0 }, false, false, []],
     [{ outboundWindows: 1 }, false, false, []],
+    // DMA_CTRL reads as ones: nothing answers there
+    [{ writeChannels: 15, readChannels: 15 }, false, false, []],
+    // Tegra: BAR2 and up are not the endpoint's to give
+    [{ bars: [FREE, OFF, OFF, OFF, OFF, OFF] }, true, true, ["intx"]],
+    [{ bars: [OFF, OFF, OFF, OFF, OFF, OFF] }, false, false, []],
+    [{ inboundWindows: 2 }, true, true, ["msix", "intx"]],
   ])("%p", (change, modern, legacy, interrupts) => {
-    const v = judge({ ...core, ...change });
-    expect([v.modern.possible, v.legacy.possible, v.interrupts]).toEqual([modern, legacy, interrupts]);
+    const v = judge("epc0", { ...core, ...change });
+    expect([v.modern.possible, v.legacy.possible, v.interrupts.join()]).toEqual([modern, legacy, interrupts.join()]);
     expect(v.modern.why).not.toBe("");
+    for (const personality of ["modern", "legacy"] as const) {
+      const c = { ...core, ...change };
+      const channels = (n: number) => n >= 1 && n <= 8;
+      if (!c.dmaMap.startsWith("edma") || !channels(c.writeChannels) || !channels(c.readChannels)) continue;
+      if (c.outboundWindows < 2) continue;
+      // what run would do: the promise is kept by at least one way to interrupt
+      const runs = (["msix", "intx"] as const).some((irq) => {
+        try {
+          return planFunction("epc0", c, { personality, irq }).personality === personality;
+        } catch {
+          return false;
+        }
+      });
+      expect(v[personality].possible).toBe(runs);
+    }
+  });
+  test("says what stands against MSI-X, with both numbers", () => {
+    const small = { least: 0, most: 256 };
+    expect(judge("epc0", { ...core, bars: [FREE, FREE, small, FREE, FREE, FREE] }).legacy.why).toEndWith(
+      "; only with --irq intx: BAR2 of epc0 has 256 bytes, the MSI-X table needs 65536",
+    );
+    expect(judge("epc0", { ...core, bars: [small, FREE, FREE, FREE, FREE, FREE] }).legacy).toEqual({
+      possible: false,
+      why: "BAR0 of epc0 has 256 bytes, the registers need 65536",
+    });
   });
 });
