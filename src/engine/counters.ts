@@ -95,6 +95,7 @@ export const COUNTERS = [
   { name: "strict_violations", unit: "accesses", help: "DMA outside memory that was handed over (strict model only)" },
   { name: "turns", unit: "turns", help: "Turns of the service loop" },
   { name: "sleeps", unit: "sleeps", help: "Times the idle loop went to sleep" },
+  { name: "notices", unit: "notices", help: "Avail indices of the host that came with a notification" },
 ] as const satisfies readonly CounterDef[];
 
 export type CounterName = (typeof COUNTERS)[number]["name"];

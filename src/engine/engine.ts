@@ -272,6 +272,7 @@ class RunningEngine implements Engine {
     v[C.abandoned] = dp.abandoned;
     v[C.turns] = service.turns;
     v[C.sleeps] = this.sleeper.sleeps;
+    v[C.notices] = hqTx.notices;
     if (model !== null) {
       const n = model.violationCount();
       v[C.strict_violations] = n;

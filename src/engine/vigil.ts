@@ -7,8 +7,9 @@ import type { HostRing } from "./host-ring.ts";
 import type { ToBoard } from "./to-board.ts";
 import type { ToHost } from "./to-host.ts";
 
-/** short turns in a row */
-const TURNS = 8;
+/** short turns in a row, while only a notification is waited for, and while something is under way */
+const HEARING_TURNS = 16;
+const AWAITING_TURNS = 32;
 
 export class Vigil {
   /** the channels were looked at in this turn: a second look would take a channel for settled too early */
@@ -52,7 +53,7 @@ export class Vigil {
     this.awaits = !idle;
     this.written = write.putCount;
     this.done = (read.doneCount + fetch.doneCount) | 0;
-    this.left = TURNS;
+    this.left = idle ? HEARING_TURNS : AWAITING_TURNS;
   }
 
   /** A turn begins. @param moved frames begun in the one before @returns whether it may be short */

@@ -55,9 +55,52 @@ const jumbo: Scenario = {
       c.board.ip(`link set ${NETDEV} mtu 9000`);
       await check.ping(c);
       await check.ping(c, 5, 8900);
+      if (bits.includes(38)) {
+        await Bun.sleep(200);
+        const told = c.board.stat().counters.notices ?? 0;
+        if (told === 0) throw failure(c, "NOTIFICATION_DATA with EVENT_IDX: no index came with a notification");
+        c.found.notes.push(`${told} indices by notification`);
+      }
       await check.tcp(c, 2);
       await check.checksums(c, 8);
       await account(c, combination, 1);
+    }),
+};
+
+// what is offered by default, and NOTIFICATION_DATA (bit 6 for 38)
+const NOTICE_WORD = "0x198f3";
+const NOTICE_PINGS = 50;
+
+const notices: Scenario = {
+  name: "notices",
+  about:
+    "NOTIFICATION_DATA offered by number: the guest's notifications bring its avail index; pings, checked streams, rebinds",
+  fits: (c) => c.mode === "held" && c.personality === "modern",
+  run: (combination) =>
+    withGuest("notices", combination, { board: { args: ["--features", NOTICE_WORD] } }, async (c) => {
+      await check.bringUp(c);
+      const bits = await check.features(c);
+      const taken = bits.includes(38);
+      // Linux knows the bit since 6.4
+      if (taken !== (combination.kernel !== "6.1")) throw failure(c, `NOTIFICATION_DATA: ${bits.join(",")}`);
+      await check.ping(c, NOTICE_PINGS);
+      await Bun.sleep(200);
+      const { counters } = c.board.stat();
+      c.found.notes.push(
+        `${counters.notices} indices by notification, ${counters.to_board_frames} frames, ${counters.fetches} looks`,
+      );
+      // A look may see an index before its notification is read, now and then.
+      const least = taken ? NOTICE_PINGS / 2 : 0;
+      if ((counters.notices ?? 0) < least || (!taken && counters.notices !== 0))
+        throw failure(
+          c,
+          `${counters.notices} indices came with notifications, expected ${taken ? `${least} or more` : "none"}`,
+        );
+      await check.tcp(c, 2);
+      await check.checksums(c, 8);
+      await check.rebind(c, 3);
+      await check.ping(c);
+      await account(c, combination, 4);
     }),
 };
 
@@ -180,6 +223,7 @@ export const HOST_SCENARIOS: readonly Scenario[] = [
   basic,
   rebind,
   jumbo,
+  notices,
   ringReset,
   memory,
   iommu("intel"),
