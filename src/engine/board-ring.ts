@@ -121,13 +121,16 @@ export class BoardRing {
     const len = desc[w + 2]!;
     if ((desc[w + 3]! & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) !== this.write) return false;
     const off = this.locate(desc[w]!, desc[w + 1]!, len);
+    if (off < 0) return false;
     this.len = len;
     this.off = off;
-    return off >= 0;
+    this.lo = this.busLow(off);
+    this.hi = this.busHigh(off);
+    return true;
   }
 
   /**
-   * Where the driver's address is, when `len` bytes from there are contiguous on the bus: fills lo, hi.
+   * Where the driver's address is, when `len` bytes from there are contiguous on the bus; busLow() and busHigh() tell where there.
    * @returns offset in `bytes`, or -1
    */
   locate(addrLo: number, addrHi: number, len: number): number {
@@ -135,19 +138,22 @@ export class BoardRing {
     const off = (addrLo - baseLo) | 0;
     const borrow = addrLo >>> 0 < baseLo >>> 0 ? 1 : 0;
     if (((addrHi - this.baseHi - borrow) | 0) !== 0 || off < 0 || len <= 0 || off > this.limit - len) return -1;
-    if (pageLo === null) {
-      const bus = (this.busLo + off) | 0;
-      this.lo = bus;
-      this.hi = bus >>> 0 < this.busLo >>> 0 ? (this.busHi + 1) | 0 : this.busHi;
-      return off;
-    }
+    if (pageLo === null) return off;
     const page = off >>> 12;
-    const lo = pageLo[page]!;
-    const hi = this.pageHi![page]!;
-    if ((off & 4095) + len > 4096 || (lo | hi) === 0) return -1;
-    this.lo = lo | (off & 4095);
-    this.hi = hi;
-    return off;
+    return (off & 4095) + len > 4096 || (pageLo[page]! | this.pageHi![page]!) === 0 ? -1 : off;
+  }
+
+  /** Low word of the bus address of `off`, which locate() gave. */
+  busLow(off: number): number {
+    const { pageLo } = this;
+    return pageLo === null ? (this.busLo + off) | 0 : pageLo[off >>> 12]! | (off & 4095);
+  }
+
+  /** High word of it. */
+  busHigh(off: number): number {
+    const { pageHi, busLo } = this;
+    if (pageHi !== null) return pageHi[off >>> 12]!;
+    return ((busLo + off) | 0) >>> 0 < busLo >>> 0 ? (this.busHi + 1) | 0 : this.busHi;
   }
 
   /** Append the chain at `head`, translated to bus addresses. @returns 0 or a negative code with out.a, out.b */
@@ -182,20 +188,26 @@ export class BoardRing {
    * tells how many they are, lens[] what each holds. Nothing is consumed. @returns 0 or a negative code with out.a, out.b
    */
   gather(bytes: number, most: number, out: Segments, lens: Int32Array): number {
+    const { desc, avail, mask, next, write } = this;
     const { lo, hi, len, off } = out;
     let rc: number = OK;
     let have = 0;
     let count = 0;
     let k = 0;
     while (have < bytes && k < most) {
-      const head = this.peek(k);
-      if (count < MAX_SEGMENTS && this.single(head)) {
-        lo[count] = this.lo;
-        hi[count] = this.hi;
-        off[count] = this.off;
-        len[count] = this.len;
-        lens[k] = this.len;
-        have += this.len;
+      const head = avail[2 + ((next + k) & mask)]!;
+      const w = head << 2;
+      const n = head <= mask ? desc[w + 2]! : 0;
+      const single =
+        n > 0 && (desc[w + 3]! & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) === write && count < MAX_SEGMENTS;
+      const at = single ? this.locate(desc[w]!, desc[w + 1]!, n) : -1;
+      if (at >= 0) {
+        lo[count] = this.busLow(at);
+        hi[count] = this.busHigh(at);
+        off[count] = at;
+        len[count] = n;
+        lens[k] = n;
+        have += n;
         count++;
       } else {
         out.count = count;
@@ -263,6 +275,17 @@ export class BoardRing {
     usedElem[slot << 1] = avail[2 + slot]!;
     usedElem[(slot << 1) + 1] = len;
     this.used = (used + 1) & 0xffff;
+  }
+
+  /** The next `k` buffers behind `used` go back with lens[(from + i) & lensMask] bytes written in the i-th. */
+  giveBackFilled(lens: Int32Array, from: number, lensMask: number, k: number): void {
+    const { avail, usedElem, mask, used } = this;
+    for (let i = 0; i < k; i++) {
+      const slot = (used + i) & mask;
+      usedElem[slot << 1] = avail[2 + slot]!;
+      usedElem[(slot << 1) + 1] = lens[(from + i) & lensMask]!;
+    }
+    this.used = (used + k) & 0xffff;
   }
 
   /** entries taken and not given back */

@@ -27,6 +27,7 @@ export const INDIRECT = 1;
  *   out.count; or a negative code with out.a, out.b
  */
 export function walk(desc: Int32Array, word: number, size: number, head: number, write: number, out: Segments): number {
+  const { lo, hi, len: lens } = out;
   let i = head;
   let k = out.count;
   let total = 0;
@@ -37,9 +38,9 @@ export function walk(desc: Int32Array, word: number, size: number, head: number,
     const w = word + (i << 2);
     const len = desc[w + 2]!;
     const flagsNext = desc[w + 3]!;
-    out.lo[k] = desc[w]!;
-    out.hi[k] = desc[w + 1]!;
-    out.len[k] = len;
+    lo[k] = desc[w]!;
+    hi[k] = desc[w + 1]!;
+    lens[k] = len;
     if (len <= 0) return bad(out, R_DESC_LENGTH, i, len);
     if ((flagsNext & (DESC_F_WRITE | DESC_F_INDIRECT)) !== write) {
       if ((flagsNext & DESC_F_INDIRECT) === 0) return bad(out, R_DESC_DIRECTION, i, flagsNext & 0xffff);

@@ -191,17 +191,44 @@ export class HostMirror extends HostNotices {
     const fresh = (this.target - this.seen) & 0xffff;
     // Many at once: the whole table, and of receive buffers earlier, since what they cost goes the way that has room.
     if (fresh * (this.write === 0 ? 2 : 4) >= this.size || this.via.room() < fresh + 4) return this.needAll();
-    for (let i = this.seen; i !== this.target; i = (i + 1) & 0xffff) {
-      const head = this.avail[2 + (i & this.mask)]!;
-      if (head >= this.size) return this.bad(R_DESC_INDEX, head, this.size);
-      if (this.stamp[head] !== this.round) this.misses++;
-      if (this.span === 1) this.need(head);
-      else this.needRun(head, this.span);
-    }
+    const rc = this.span === 1 ? this.needHeads() : this.needChains();
+    if (rc < 0) return rc;
     this.state = DESCS;
     if (this.misses === 0 && this.runLo < 0) return this.closeChains();
     if (this.guessed) this.guessPause = GUESS_PAUSE;
     return this.await();
+  }
+
+  /** Ask for the heads of the entries that are new. A driver hands out what it got back last: neighbours, mostly downwards. */
+  private needHeads(): number {
+    const { avail, mask, size, stamp, round, target } = this;
+    let misses = 0;
+    for (let i = this.seen; i !== target; i = (i + 1) & 0xffff) {
+      const head = avail[2 + (i & mask)]!;
+      if (head >= size) return this.bad(R_DESC_INDEX, head, size);
+      if (stamp[head] === round) continue;
+      misses++;
+      if (head === this.runLo - 1) this.runLo = head;
+      else if (this.runLo >= 0 && head === this.runHi + 1) this.runHi = head;
+      else {
+        this.need(head);
+        continue;
+      }
+      stamp[head] = round;
+    }
+    this.misses += misses;
+    return OK;
+  }
+
+  /** The same for chains, as long as the one before was. */
+  private needChains(): number {
+    for (let i = this.seen; i !== this.target; i = (i + 1) & 0xffff) {
+      const head = this.avail[2 + (i & this.mask)]!;
+      if (head >= this.size) return this.bad(R_DESC_INDEX, head, this.size);
+      if (this.stamp[head] !== this.round) this.misses++;
+      this.needRun(head, this.span);
+    }
+    return OK;
   }
 
   /** The whole table in one element: cheaper than many small requests, or than many round trips along a chain. */
@@ -335,13 +362,26 @@ export class HostMirror extends HostNotices {
 
   /** The same for `count` neighbours from `d`, as many as there are. */
   private needRun(d: number, count: number): void {
-    const { stamp, round, size } = this;
-    const end = d + count < size ? d + count : size;
-    const gap = d - this.runHi;
-    if (this.runLo >= 0 && gap > 0 && gap <= GUESS && stamp[d] !== round && stamp[end - 1] !== round) {
-      for (let k = this.runHi + 1; k < end; k++) stamp[k] = round;
-      this.runHi = end - 1;
-    } else for (let k = d; k < end; k++) this.need(k);
+    const { stamp, round, size, runLo, runHi } = this;
+    const last = (d + count < size ? d + count : size) - 1;
+    if (stamp[d] === round || stamp[last] === round) {
+      for (let k = d; k <= last; k++) this.need(k);
+      return;
+    }
+    let from = d;
+    let to = last;
+    if (runLo >= 0 && d > runHi && d - runHi <= GUESS) {
+      from = runHi + 1;
+      this.runHi = last;
+    } else if (last < runLo && runLo - last <= GUESS) {
+      to = runLo - 1;
+      this.runLo = d;
+    } else {
+      this.flushRun();
+      this.runLo = d;
+      this.runHi = last;
+    }
+    for (let k = from; k <= to; k++) stamp[k] = round;
   }
 
   private flushRun(): void {

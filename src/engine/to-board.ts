@@ -78,6 +78,8 @@ export class ToBoard {
   // the burst that is being put together, and the board's receive buffers that are left for it
   private begun = 0;
   private ready = 0;
+  /** the last frame was not of one descriptor on each side, so the next one probably is not either */
+  private long = false;
 
   constructor(
     eq: BoardRing,
@@ -124,11 +126,12 @@ export class ToBoard {
     this.ready = eq.available();
     if (this.ready < 0) return this.fault("eq.rx", this.ready, eq.a, eq.b);
     const most = queued < this.limits.burst ? queued : this.limits.burst;
+    if (most === 1 && this.grow === 0 && !this.long && this.one()) return 1;
     const before = rd.putCount;
     this.begun = 0;
     let rc = 1;
     while (rc > 0) {
-      this.singles(most);
+      if (!this.long) this.singles(most);
       if (this.begun >= most || this.inflight >= this.limits.inflightBytes) break;
       rc = this.chain();
     }
@@ -176,8 +179,8 @@ export class ToBoard {
       if (kinds !== 0 || from < least || room < len) break;
       const off = eq.locate(desc[w]!, desc[w + 1]!, room);
       if (off < 0) break;
-      if (grow === 0) rd.put(len, hqDesc[v]!, hqDesc[v + 1]!, eq.lo, eq.hi);
-      else this.putApart(from, hqDesc[v]!, hqDesc[v + 1]!, eq.lo, eq.hi);
+      if (grow === 0) rd.put(len, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
+      else this.putApart(from, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
       end = (end + elements) | 0;
       const r = (last & (RECORDS - 1)) * REC_WORDS;
       rec[r] = end;
@@ -197,6 +200,43 @@ export class ToBoard {
     this.begun += n;
     this.frames += n;
     this.bytes += bytes - n * this.eqHdrLen;
+  }
+
+  /** A burst of one frame in one element, start to end, as in to-host.ts. @returns false: nothing begun, take the long way */
+  private one(): boolean {
+    const { eq, hq, rd, rec, last } = this;
+    if (this.ready === 0 || this.inflight >= this.limits.inflightBytes) return false;
+    if (((last - this.first) | 0) >= RECORDS - 1 || rd.room() < 2) return false;
+    const head = hq.avail[2 + (hq.next & hq.mask)]!;
+    const buffer = eq.avail[2 + (eq.next & eq.mask)]!;
+    if (head > hq.mask || buffer > eq.mask) return false;
+    const v = head << 2;
+    const w = buffer << 2;
+    const { desc } = eq;
+    const { desc: hqDesc } = hq;
+    const len = hqDesc[v + 2]!;
+    const room = desc[w + 2]!;
+    const kinds = (hqDesc[v + 3]! & SINGLE_KIND) | ((desc[w + 3]! & SINGLE_KIND) ^ DESC_F_WRITE);
+    if (kinds !== 0 || len < this.least || room < len) return false;
+    const off = eq.locate(desc[w]!, desc[w + 1]!, room);
+    if (off < 0) return false;
+    rd.put(len, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
+    rd.commit();
+    const r = (last & (RECORDS - 1)) * REC_WORDS;
+    rec[r] = rd.putCount;
+    rec[r + REC_BUFS] = 1;
+    rec[r + REC_BYTES] = len;
+    rec[r + REC_PATCH] = this.eqHdrLen >= 12 ? off + NET_HDR_NUM_BUFFERS : -1;
+    this.last = (last + 1) | 0;
+    hq.next = (hq.next + 1) & 0xffff;
+    eq.next = (eq.next + 1) & 0xffff;
+    this.inflight += len;
+    this.frames++;
+    this.bytes += len - this.eqHdrLen;
+    this.elements++;
+    this.bursts++;
+    if (((rd.putCount - rd.doneCount) | 0) <= FEW) hq.tail();
+    return true;
   }
 
   /** One frame the long way. @returns 1 begun (or dropped), 0 nothing can go now, or a negative code */
@@ -244,16 +284,12 @@ export class ToBoard {
     const patch = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS) : -1;
     const patch1 = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS + 1) : 0;
     const simple = k === 1 && patch1 === patch + 1;
+    this.long = src.count + dst.count > 2;
     if (!simple) this.part(patch1);
     if (grow < 0) cutOut(src, this.eqHdrLen, -grow);
     else if (grow > 0) cutOut(dst, this.hdrLen, grow);
     emit(rd, src, dst, grow > 0 ? total - grow : total);
-    let left = total;
-    for (let i = 0; !simple && i < k; i++) {
-      const n = left < lens[i]! ? left : lens[i]!;
-      this.part(n);
-      left -= n;
-    }
+    if (!simple) this.partLast = spill(this.parts, this.partLast, lens, k, total);
     eq.consume(k);
     hq.consume(1);
     this.ready -= k;
@@ -350,17 +386,13 @@ export class ToBoard {
   /** A frame that is not in one piece has landed. */
   private finishParts(patch: number, bufs: number): void {
     const { eq, parts } = this;
-    let at = this.partFirst;
-    const patch1 = parts[at & (PARTS - 1)]!;
+    const at = this.partFirst;
     if (patch >= 0) {
       eq.bytes[patch] = bufs & 0xff;
-      eq.bytes[patch1] = bufs >>> 8;
+      eq.bytes[parts[at & (PARTS - 1)]!] = bufs >>> 8;
     }
-    for (let i = 0; i < bufs; i++) {
-      at = (at + 1) | 0;
-      eq.giveBackWritten(parts[at & (PARTS - 1)]!);
-    }
-    this.partFirst = (at + 1) | 0;
+    eq.giveBackFilled(parts, at + 1, PARTS - 1, bufs);
+    this.partFirst = (at + 1 + bufs) | 0;
   }
 
   /** The host went away with frames in flight: the board's buffers they would have filled are free again. @returns frames lost */
@@ -398,4 +430,15 @@ export class ToBoard {
     this.b = b;
     return code;
   }
+}
+
+/** Bytes of each of `k` buffers that `total` bytes fill, behind `at` in the ring `parts`. @returns where the next word goes */
+function spill(parts: Int32Array, at: number, lens: Int32Array, k: number, total: number): number {
+  let left = total;
+  for (let i = 0; i < k; i++) {
+    const n = left < lens[i]! ? left : lens[i]!;
+    parts[(at + i) & (PARTS - 1)] = n;
+    left -= n;
+  }
+  return (at + k) | 0;
 }

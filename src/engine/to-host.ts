@@ -73,6 +73,8 @@ export class ToHost {
   private readonly lens = new Int32Array(MAX_BUFFERS);
   // the burst that is being put together
   private begun = 0;
+  /** the last frame was not of one descriptor on each side, so the next one probably is not either */
+  private long = false;
   private burstBytes = 0;
   private hdrLen = 12;
   /** header of the board's frames, and how much longer the host's is */
@@ -146,14 +148,14 @@ export class ToHost {
     if (queued <= 0) return queued === 0 ? 0 : this.fault("eq.tx", queued, eq.a, eq.b);
     if (this.records() >= RECORDS - 1) return 0;
     const most = queued < this.limits.burst ? queued : this.limits.burst;
-    if (most === 1 && this.plain && this.one()) return 1;
+    if (most === 1 && this.plain && !this.long && this.one()) return 1;
     const before = ch.putCount;
     this.begun = 0;
     this.burstBytes = 0;
     let rc = 1;
     ch.spread?.();
     while (rc > 0) {
-      this.singles(most);
+      if (!this.long) this.singles(most);
       // A burst is given back as a whole: several must fit, or the list runs dry while one is waited for.
       if (this.begun >= most || this.inflight + this.burstBytes >= this.limits.inflightBytes) break;
       if (this.burstBytes * BURSTS >= this.limits.inflightBytes) break;
@@ -242,8 +244,8 @@ export class ToHost {
       if (kinds !== 0 || from <= 0 || len < least || hqDesc[v + 2]! < len) break;
       const off = eq.locate(desc[w]!, desc[w + 1]!, from);
       if (off < 0) break;
-      if (plain) ch.put(len, eq.lo, eq.hi, hqDesc[v]!, hqDesc[v + 1]!);
-      else this.putApart(off, from, eq.lo, eq.hi, hqDesc[v]!, hqDesc[v + 1]!);
+      if (plain) ch.put(len, eq.busLow(off), eq.busHigh(off), hqDesc[v]!, hqDesc[v + 1]!);
+      else this.putApart(off, from, eq.busLow(off), eq.busHigh(off), hqDesc[v]!, hqDesc[v + 1]!);
       if (stamp) {
         u8[off + NET_HDR_NUM_BUFFERS] = 1;
         u8[off + NET_HDR_NUM_BUFFERS + 1] = 0;
@@ -287,7 +289,7 @@ export class ToHost {
     if (off < 0) return false;
     ch.spread?.();
     const before = ch.putCount;
-    ch.put(len, eq.lo, eq.hi, hqDesc[v]!, hqDesc[v + 1]!);
+    ch.put(len, eq.busLow(off), eq.busHigh(off), hqDesc[v]!, hqDesc[v + 1]!);
     if (this.stamp) {
       const u8 = eq.bytes;
       u8[off + NET_HDR_NUM_BUFFERS] = 1;
@@ -332,6 +334,7 @@ export class ToHost {
       return 0;
     }
     if (ch.room() < src.count + dst.count + 2 + HostRing.PUBLISH_ELEMENTS + 1) return 0;
+    this.long = src.count + dst.count > 2;
     this.header(src, k);
     emit(ch, src, dst, total);
     hq.useFilled(k, lens, total);

@@ -104,10 +104,9 @@ export class EdmaChannel implements DmaChannel {
   /** next word to fill, control word of this lap */
   private word = 0;
   private cb = 1;
-  /** withheld control word of the first element since the last commit, its place (-1: nothing put), the last one's */
+  /** withheld control word of the first element since the last commit, and its place (-1: nothing put) */
   private firstWord = -1;
   private firstControl = 0;
-  private lastWord = 0;
   /** slot of element number doneCount */
   private doneSlot = 0;
   /** the engine is known to be stopped with nothing pending: only then commit() rings */
@@ -208,7 +207,6 @@ export class EdmaChannel implements DmaChannel {
       this.firstWord = w;
       this.firstControl = this.cb;
     } else i32[w] = this.cb;
-    this.lastWord = w;
     this.putCount = (this.putCount + 1) | 0;
     const next = w + LL_WORDS;
     if (next === this.linkWord) {
@@ -226,8 +224,9 @@ export class EdmaChannel implements DmaChannel {
     const i32 = this.i32;
     let control = this.firstControl;
     if (this.lie) {
-      if (this.lastWord === first) control |= CTL_LIE;
-      else i32[this.lastWord] |= CTL_LIE;
+      const last = (this.word === 0 ? this.linkWord : this.word) - LL_WORDS;
+      if (last === first) control |= CTL_LIE;
+      else i32[last] |= CTL_LIE;
     }
     wmb();
     i32[first] = control;
