@@ -4,10 +4,12 @@
  */
 import { type Assembly, type AssemblyOptions, assemble } from "../../src/engine/assemble.ts";
 import { findCap } from "../../src/hw/dbi.ts";
-import { DriverRing } from "../../src/hw/driver-ring.ts";
+import type { DmaMemory } from "../../src/hw/dma-memory.ts";
+import { DriverRing, type Grants } from "../../src/hw/driver-ring.ts";
 import { EndpointModel } from "../../src/hw/model/endpoint.ts";
 import { HostMemory } from "../../src/hw/model/host-memory.ts";
 import { MODEL_CORES } from "../../src/hw/model/open-model.ts";
+import type { NetPort } from "../../src/hw/net-port.ts";
 import { CAP_ID_MSIX, MSIX_CTL_ENABLE, PCI_BAR0, PCI_COMMAND } from "../../src/hw/pci.layout.ts";
 import * as V from "../../src/hw/virtio.layout.ts";
 import { TestPort } from "./test-port.ts";
@@ -25,6 +27,8 @@ export interface ManualOptions {
   patch: boolean;
   /** turns of the engine after every access of the host */
   pace: number;
+  /** the board's side, in place of the TestPort that `port` is */
+  makePort: (memory: DmaMemory, grants: Grants | null) => NetPort;
 }
 
 export interface VendorCap {
@@ -100,7 +104,7 @@ export class ManualHost {
     );
     this.engine = assemble(
       ctrl,
-      this.port,
+      o.makePort?.(ctrl.memory, this.model.board.shadow) ?? this.port,
       { info: say, warn: say, error: say },
       {
         personality: "auto",

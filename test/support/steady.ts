@@ -1,49 +1,77 @@
 /**
- * A steady stream of equal frames both ways through a PairRig, with drivers that allocate nothing: what is left of the
- * heap's growth is the engine's and the model's.
+ * A steady stream of equal frames both ways, with drivers that allocate nothing: what is left of the heap's growth is
+ * the engine's and the model's.
  */
 import type { DriverRing } from "../../src/hw/driver-ring.ts";
-import type { End, PairRig } from "./pair-rig.ts";
 
 const BUFFER = 2048;
+/** buffers of one ring: more than it has under way, so that one is free again when its turn comes */
+const BUFFERS = 512;
+/** bytes that steady() uses from a base on */
+export const STEADY_BYTES = 2 * BUFFERS * BUFFER;
+const TWO32 = 4294967296;
 
-/** Keep `ring` filled with one-buffer chains at base + 2 KiB * i. */
-function fillRing(ring: DriverRing, base: number, len: number, write: boolean): number {
-  let added = 0;
-  while (ring.freeCount > 0) {
-    const at = base + (cursor++ & 4095) * BUFFER;
-    ring.addOne(at | 0, Math.floor(at / 4294967296), len, write);
-    added++;
+/** One driver's pair of rings, and its buffers from bus address `base` on. */
+export class SteadySide {
+  private rxNext = 0;
+  private txNext = 0;
+
+  constructor(
+    private readonly rx: DriverRing,
+    private readonly tx: DriverRing,
+    private readonly base: number,
+  ) {}
+
+  /** Take back what was used, and fill both rings again. @returns frames received */
+  pump(frameBytes: number): number {
+    const got = drain(this.rx);
+    drain(this.tx);
+    this.rxNext = fill(this.rx, this.base, this.rxNext, BUFFER, true);
+    this.txNext = fill(this.tx, this.base + BUFFERS * BUFFER, this.txNext, frameBytes, false);
+    return got;
+  }
+}
+
+export interface Moved {
+  toHost: number;
+  toBoard: number;
+}
+
+/** Keep `ring` filled with chains of one buffer from `base` on, number `next` first. @returns the number after the last */
+function fill(ring: DriverRing, base: number, next: number, len: number, write: boolean): number {
+  let k = next;
+  for (; ring.freeCount > 0; k = (k + 1) & (BUFFERS - 1)) {
+    const at = base + k * BUFFER;
+    ring.addOne(at | 0, Math.floor(at / TWO32), len, write);
   }
   ring.publish();
-  return added;
+  return k;
 }
-let cursor = 0;
 
 function drain(ring: DriverRing): number {
   let n = 0;
   while (ring.take() >= 0) n++;
+  if (ring.broken !== 0) throw new Error(`the device broke the ring, code ${ring.broken}`);
   return n;
 }
 
-export interface Bases {
-  host: number;
-  board: number;
-}
-
-/** Move at least `frames` frames in all. @returns frames moved */
-export function steady(rig: PairRig, bases: Bases, frames: number, frameBytes: number): number {
-  const pump = (end: End, base: number): number => {
-    const got = drain(end.rx);
-    drain(end.tx);
-    fillRing(end.rx, base, BUFFER, true);
-    fillRing(end.tx, base + 0x80_0000, frameBytes, false);
-    return got;
-  };
-  let moved = 0;
-  while (moved < frames) {
-    moved += pump(rig.host, bases.host) + pump(rig.board, bases.board);
-    rig.turn();
+/** Move at least `frames` frames in each direction; `moved` says how many they were. @param turn lets the engine work */
+export function steady(
+  turn: () => void,
+  host: SteadySide,
+  board: SteadySide,
+  frames: number,
+  frameBytes: number,
+  moved: Moved,
+): void {
+  moved.toHost = moved.toBoard = 0;
+  for (let idle = 0; moved.toHost < frames || moved.toBoard < frames; ) {
+    const toHost = host.pump(frameBytes);
+    const toBoard = board.pump(frameBytes);
+    moved.toHost += toHost;
+    moved.toBoard += toBoard;
+    idle = toHost + toBoard > 0 ? 0 : idle + 1;
+    if (idle > 100_000) throw new Error(`nothing moves after ${moved.toHost} and ${moved.toBoard} frames`);
+    turn();
   }
-  return moved;
 }
