@@ -22,7 +22,8 @@ import {
   ATU_VIEWPORT,
   ATU_VIEWPORT_INBOUND,
   ATU_VIEWPORT_WINDOW,
-  IATU_REGION,
+  IATU_INBOUND,
+  IATU_OUTBOUND,
   regionOffset,
 } from "./iatu.regs.ts";
 import type { Mmio } from "./mmio.ts";
@@ -94,7 +95,8 @@ export class IatuRegs {
 
   dump(inbound: boolean, region: number, withFields = false): string {
     const at = this.window(inbound, region);
-    return dump(this.atu ?? this.dbi, IATU_REGION, at, `${inbound ? "IB" : "OB"}${region}.`, withFields);
+    const table = inbound ? IATU_INBOUND : IATU_OUTBOUND;
+    return dump(this.atu ?? this.dbi, table, at, `${inbound ? "IB" : "OB"}${region}.`, withFields);
   }
 }
 

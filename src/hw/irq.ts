@@ -115,7 +115,8 @@ export class MsixTable {
 
 /**
  * A piece of the outbound window that is aimed at a message address and stays there; it moves only when the address
- * leaves it. One alignment unit large.
+ * leaves it. One alignment unit large. A region must not change under a posted write (dw-hardware.md 10), so the last
+ * message is pushed out by a read before the region moves, as Linux does before it unmaps the window.
  */
 export class MessageWindow {
   /** times the region had to be aimed anew */
@@ -128,6 +129,8 @@ export class MessageWindow {
   private targetLo = 0;
   private targetHi = 0;
   private aimed = false;
+  /** window offset of a message that may still be on its way, -1 when there is none */
+  private sent = -1;
 
   /** @param windowOff offset in ctrl.window, a multiple of the core's alignment */
   constructor(ctrl: Controller, iatu: Iatu, region: number, windowOff: number) {
@@ -149,6 +152,9 @@ export class MessageWindow {
     const inside = addrLo & (this.unit - 1);
     const lo = (addrLo - inside) | 0;
     if (!this.aimed || lo !== this.targetLo || addrHi !== this.targetHi) {
+      // what the read returns means nothing: it comes back behind the write
+      if (this.sent >= 0) this.ctrl.window.ld32(this.sent);
+      this.sent = -1;
       const rc = this.iatu.aim(this.region, this.ctrl.windowBus + this.off, this.unit, lo, addrHi);
       this.aimed = rc === 0;
       if (rc !== 0) return rc;
@@ -156,13 +162,15 @@ export class MessageWindow {
       this.targetHi = addrHi;
       this.moves++;
     }
-    this.ctrl.window.st32(this.off + inside, data);
+    this.sent = this.off + inside;
+    this.ctrl.window.st32(this.sent, data);
     return 0;
   }
 
   /** The region was lost (link reset): aim it again at the next write. */
   forget(): void {
     this.aimed = false;
+    this.sent = -1;
   }
 }
 

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { DBI_HEADER, DBI_PORT } from "../../src/hw/dbi.regs.ts";
 import { contextOffset, EDMA_CHANNEL, EDMA_COMMON, EDMA_UNROLL, EDMA_VIEWPORT } from "../../src/hw/edma.regs.ts";
 import { HDMA_CHANNEL } from "../../src/hw/hdma.regs.ts";
-import { IATU_REGION, regionOffset } from "../../src/hw/iatu.regs.ts";
+import { IATU_INBOUND, IATU_OUTBOUND, regionOffset } from "../../src/hw/iatu.regs.ts";
 import { decode, dump, field, fieldsOf, offsets, parseDump, type RegTable, reg } from "../../src/hw/reg-table.ts";
 import { DumpMmio } from "../support/dump-mmio.ts";
 
@@ -12,7 +12,8 @@ const TABLES: Record<string, RegTable> = {
   EDMA_UNROLL,
   EDMA_CHANNEL,
   HDMA_CHANNEL,
-  IATU_REGION,
+  IATU_INBOUND,
+  IATU_OUTBOUND,
   DBI_HEADER,
   DBI_PORT,
 };

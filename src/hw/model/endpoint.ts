@@ -79,6 +79,7 @@ export class EndpointModel implements HostBus {
       versionType: (0x67 << 24) | (0x61 << 16) | 0x2a2a | 0,
     });
     this.iatu = new IatuModel(o.inboundWindows, o.outboundWindows, o.windowAlign);
+    this.iatu.onChangeUnderWrite = (region) => this.#changedUnderWrite(region);
     this.link = new Link(this.board, this.iatu, this.config, this.stats, this.#violations);
     const shape = {
       map: o.dmaMap,
@@ -124,6 +125,7 @@ export class EndpointModel implements HostBus {
     for (let i = 0; i < this.#steppers.length; i++) this.#steppers[i]!.turn();
     if (this.config.flrAsked) this.#functionReset();
     this.config.turn();
+    this.iatu.posted = 0;
     if (this.timed !== null) this.timed.runTo(this.clock.now + this.options.turnNs);
     else {
       this.clock.now += this.options.turnNs;
@@ -148,6 +150,12 @@ export class EndpointModel implements HostBus {
     this.config.flrAsked = false;
     this.stats.functionResets++;
     this.config.functionReset();
+  }
+
+  #changedUnderWrite(region: number): void {
+    this.stats.changedUnderWrite++;
+    if (this.board.shadow !== null)
+      this.#violations.add(`outbound region ${region} was changed while a write of the CPU was on its way through it`);
   }
 
   /** The link goes down or comes up; down is what the board's software sees of a host that is off. */

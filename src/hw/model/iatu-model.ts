@@ -7,6 +7,7 @@ import {
   ATU,
   ATU_BAR_SHIFT,
   ATU_CTRL1_INCREASE_SIZE,
+  ATU_DMA_BYPASS,
   ATU_ENABLE,
   ATU_INHIBIT_PAYLOAD,
   ATU_MATCH_BAR,
@@ -15,9 +16,6 @@ import {
   ATU_TYPE_MEM,
   ATU_TYPE_MSG,
 } from "../iatu.regs.ts";
-
-/** CTRL2 bit that lets DMA requests pass an outbound region untranslated; the bit number is believed, not verified */
-export const ATU_DMA_BYPASS = 1 << 27;
 
 const TYPE_MASK = 0x1f;
 const MSG_MASK = 0x18;
@@ -53,6 +51,12 @@ export class IatuModel {
   code = 0;
   routing = 0;
   inhibitPayload = false;
+  /** region of the last outbound match */
+  matched = 0;
+  /** outbound regions (bits) through which writes of the CPU may still be on their way: cleared by a read or a turn */
+  posted = 0;
+  /** told when one of those regions is changed, which loses or misdirects the write on silicon */
+  onChangeUnderWrite: ((region: number) => void) | null = null;
   // hull of the enabled outbound regions that translate DMA; empty when low > high
   #dmaLow = 1;
   #dmaHigh = 0;
@@ -77,6 +81,7 @@ export class IatuModel {
       this.#decode(r);
     }
     this.viewport = 0;
+    this.posted = 0;
   }
 
   /** Unrolled form: region index << 9, inbound at + 0x100. A region the core lacks reads 0 and takes no write. */
@@ -110,6 +115,10 @@ export class IatuModel {
   #write(inbound: boolean, index: number, off: number, value: number, lanes: number): void {
     const r = (inbound ? this.inbound : this.outbound)[index];
     if (r === undefined || off >= ATU_REGION_BYTES) return;
+    if (!inbound && (this.posted & (1 << index)) !== 0) {
+      this.posted &= ~(1 << index);
+      this.onChangeUnderWrite?.(index);
+    }
     const low = this.align - 1;
     let v = (r.regs[off >> 2]! & ~lanes) | (value & lanes);
     if (off === ATU.ATU_BASE_LO || off === ATU.ATU_TARGET_LO) v &= ~low;
@@ -184,6 +193,7 @@ export class IatuModel {
     for (let i = 0; i < this.outbound.length; i++) {
       const r = this.outbound[i]!;
       if (!r.enabled || addr < r.base || addr > r.limit) continue;
+      this.matched = i;
       return this.#take(r, addr);
     }
     return MATCH_NONE;

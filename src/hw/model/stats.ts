@@ -39,6 +39,8 @@ export class ModelStats {
   /** host accesses that no inbound region covered, window accesses that no outbound region covered */
   inboundMisses = 0;
   outboundMisses = 0;
+  /** outbound regions that were changed while a write of the CPU was on its way through them */
+  changedUnderWrite = 0;
   /** config requests above the limit that nothing answered */
   configMisses = 0;
   /** read elements that the R-Car fault spoiled */

@@ -5,7 +5,7 @@
 import { MSG_ASSERT_INTA, MSG_DEASSERT_INTA } from "../iatu.regs.ts";
 import { ptrOf } from "../mem.ts";
 import type { Mmio } from "../mmio.ts";
-import { MATCH_MEM, MATCH_MSG } from "./iatu-model.ts";
+import { MATCH_MEM, MATCH_MSG, MATCH_NONE } from "./iatu-model.ts";
 import type { Link } from "./link.ts";
 import type { TimedDma } from "./timed-dma.ts";
 
@@ -58,6 +58,8 @@ export class WindowMmio implements Mmio {
       stats.outboundMisses++;
       return -1;
     }
+    // its completion comes back behind every write before it
+    iatu.posted = 0;
     const timed = this.timed;
     const cause =
       timed !== null
@@ -69,7 +71,8 @@ export class WindowMmio implements Mmio {
   #store(off: number, size: number, value: number): void {
     const { iatu, stats } = this.#link;
     stats.postedWrites++;
-    const kind = off < 0 || off + size > this.size ? 0 : iatu.matchOutbound(WINDOW_BUS + off);
+    const kind = off < 0 || off + size > this.size ? MATCH_NONE : iatu.matchOutbound(WINDOW_BUS + off);
+    if (kind !== MATCH_NONE) iatu.posted |= 1 << iatu.matched;
     if (kind === MATCH_MEM && iatu.run >= size) {
       this.#word[0] = value;
       if (this.timed !== null) this.timed.cpuWrite(iatu.address, this.#ptr, size);

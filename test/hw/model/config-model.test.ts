@@ -106,6 +106,32 @@ describe("BARs", () => {
     expect(b.model.barSize(2)).toBe(2 ** 20);
     expect(b.model.barSize(3)).toBe(0);
   });
+  test("a BAR larger than 4 GiB has a mask in its upper half too", () => {
+    const b = bench();
+    setBar(b, 4, 2 ** 35, 0xc);
+    b.model.cfgWrite(0x20, 4, 0xffffffff);
+    b.model.cfgWrite(0x24, 4, 0xffffffff);
+    expect([b.model.cfgRead(0x20, 4), b.model.cfgRead(0x24, 4)]).toEqual([0xc, 0xfffffff8]);
+    expect(b.model.barSize(4)).toBe(2 ** 35);
+  });
+  test("only even BARs can be 64 bits wide: the flag on an odd one changes nothing", () => {
+    const b = bench();
+    setBar(b, 2, 65536, 0);
+    const { dbi, dbi2 } = b.model.controller();
+    dbi.st32(DBI.MISC_CONTROL_1, dbi.ld32(DBI.MISC_CONTROL_1) | 1);
+    dbi2.st32(0x14, 0xffff);
+    dbi.st32(0x14, 4);
+    b.model.cfgWrite(0x18, 4, 0xffffffff);
+    expect(b.model.cfgRead(0x18, 4)).toBe(0xffff0000);
+    expect([b.model.barSize(1), b.model.barSize(2)]).toEqual([65536, 65536]);
+  });
+  test("a mask that grows takes address bits away", () => {
+    const b = bench();
+    setBar(b, 0, 65536, 0);
+    b.model.cfgWrite(0x10, 4, 0xe0010000);
+    b.model.controller().dbi2.st32(0x10, 0x1ffff);
+    expect(b.model.cfgRead(0x10, 4)).toBe(0xe0000000);
+  });
   test("mask 0 disables a BAR", () => {
     const b = bench();
     setBar(b, 0, 65536, 0);
@@ -160,11 +186,17 @@ describe("config limit", () => {
     // all extended capabilities vanish too
     expect(b.model.cfgRead(0x100, 4)).toBe(0);
   });
-  test("target ELBI answers nothing", () => {
+  test("target ELBI answers nothing, TRGT1 with the same region does", () => {
     const b = bench();
-    const { dbi } = b.model.controller();
+    const { dbi, atu, memory } = b.model.controller();
+    const page = memory.alloc("config page", 65536, 65536);
+    atu!.st32(0x100 + 0x14, page.bus);
+    atu!.st32(0x100, 4);
+    atu!.st32(0x100 + 0x04, 0x80000000 | 0);
     dbi.st32(DBI.MISC_CONTROL_1, (0x31 << 8) | (1 << 18));
     expect(b.model.cfgRead(0x100, 4)).toBe(0xffffffff);
+    dbi.st32(DBI.MISC_CONTROL_1, (0x31 << 8) | (2 << 18));
+    expect(b.model.cfgRead(0x100, 4)).toBe(0);
   });
 });
 
@@ -178,6 +210,12 @@ describe("command, link, resets", () => {
     expect(dbi.ld16(0x82)).toBe(0x1043);
     b.model.setLink(false);
     expect(dbi.ld32(0x72c) & 0x10).toBe(0);
+    expect(dbi.ld16(0x82)).toBe(0);
+    // what the core tells about itself takes no write
+    for (const off of [0x8f8, 0x728, 0x72c]) dbi.st32(off, -1);
+    b.model.setLink(true);
+    expect([dbi.ld32(0x8f8), dbi.ld32(0x728) & 0x3f, dbi.ld32(0x72c) >>> 0]).toEqual([0x3532302a, 0x11, 0x10]);
+    b.model.setLink(false);
     expect(b.model.cfgRead(0, 4)).toBe(0xffffffff);
   });
   test("status and device status bits are write 1 to clear, command bits are plain", () => {
@@ -187,6 +225,10 @@ describe("command, link, resets", () => {
     expect(b.model.config.intxDisabled).toBe(true);
     b.model.cfgWrite(4, 4, 0xffff0000);
     expect(b.model.cfgRead(4, 4)).toBe(0x00100000);
+    // through DBI the same rules hold, and a plain write of a register leaves what it does not name
+    const { dbi } = b.model.controller();
+    dbi.st32(4, 0xffff0006);
+    expect(dbi.ld32(4)).toBe(0x00100006);
   });
   test("the host sets the read request size, the board can read and cap it", () => {
     const b = bench();
@@ -211,6 +253,18 @@ describe("command, link, resets", () => {
     expect(b.model.cfgRead(0x10, 4)).toBe(0);
     expect(b.model.barSize(0)).toBe(65536);
     expect(dbi.ld32(DBI.MISC_CONTROL_1) & 1).toBe(0);
+  });
+  test("PERST# takes everything: ids, masks, config limit, link settings", () => {
+    const b = bench();
+    const { dbi } = b.model.controller();
+    setBar(b, 0, 65536, 0);
+    dbi.st32(DBI.MISC_CONTROL_1, 1 | (0x31 << 8) | (2 << 18));
+    dbi.st32(0, 0x10411af4);
+    b.model.cfgWrite(0x78, 2, 0x5830);
+    b.model.powerOnReset();
+    expect([b.model.cfgRead(0, 4), b.model.barSize(0), b.model.cfgRead(0x78, 2)]).toEqual([0xabcd16c3, 0, 0x2810]);
+    expect(dbi.ld32(DBI.MISC_CONTROL_1)).toBe((0x3ff << 8) | (1 << 18));
+    expect([b.model.config.master, b.model.config.mpsShift]).toEqual([false, 7]);
   });
   test("function level reset by the host keeps what the board has set", () => {
     const b = bench();

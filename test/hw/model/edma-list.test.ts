@@ -213,14 +213,25 @@ describe("done status", () => {
     expect(b.model.stats.elements).toBe(4);
   });
   test("done is set once per LIE element and not again by the stop", () => {
-    const b = bench({ faults: { holdFetched: 1 } });
+    // the link behind the element is followed, so done shows while the channel has not stopped yet
+    const b = bench({ faults: { lostDoorbell: 1 } });
     b.list.data(0, CTL_CB | CTL_LIE, 4, b.data.bus, HOST_BASE);
+    b.list.link(1, 0);
     b.wr.start(b.list.slot(0));
-    for (let i = 0; i < 10 && b.wr.status === 0; i++) b.turns(1);
+    b.turns(1);
+    expect([b.wr.cs, b.wr.status]).toEqual([CS_RUNNING, 1]);
     b.wr.clear(1);
     b.turns(10);
-    expect(b.wr.cs).toBe(CS_STOPPED);
-    expect(b.wr.status).toBe(0);
+    expect([b.wr.cs, b.wr.status]).toEqual([CS_STOPPED, 0]);
+  });
+  test("LIE alone sends no message", () => {
+    const b = bench();
+    b.model.controller().dma.st32(EDMA.WR_DONE_IMWR_LO, 0xfee00018);
+    b.list.data(0, CTL_CB | CTL_LIE, 4, b.data.bus, HOST_BASE);
+    b.wr.start(b.list.slot(0));
+    b.turns(2);
+    expect(b.wr.status).toBe(1);
+    expect(b.host.messages).toEqual([]);
   });
   test("when done of the last data element shows, the link behind it has been fetched and may be overwritten", () => {
     const b = bench({ faults: { holdFetched: 0.5 }, seed: 3 });
@@ -259,6 +270,26 @@ describe("done status", () => {
     b.turns(1);
     expect(b.host.messages[2]).toEqual([0xfee00018, 0x4022]);
     expect(b.model.stats.imwrWrites).toBe(3);
+  });
+  test("RIE: the data word of every channel, two in a register, on both sides", () => {
+    const b = bench({ writeChannels: 8, readChannels: 8 });
+    const { dma } = b.model.controller();
+    for (const [isWrite, data, done] of [
+      [true, EDMA.WR_IMWR_DATA_01, EDMA.WR_DONE_IMWR_LO],
+      [false, EDMA.RD_IMWR_DATA_01, EDMA.RD_DONE_IMWR_LO],
+    ] as const) {
+      dma.st32(done, isWrite ? 0xfee01000 : 0xfee02000);
+      for (let k = 0; k < 4; k++) dma.st32(data + 4 * k, ((2 * k + 1) << 16) | (2 * k));
+      for (let n = 0; n < 8; n++) {
+        const [sar, dar] = isWrite ? [b.data.bus, HOST_BASE] : [HOST_BASE, b.data.bus];
+        b.list.data(n * 2, CTL_CB | CTL_RIE, 4, sar, dar);
+        b.channel(isWrite, n).start(b.list.slot(n * 2));
+        b.turns(1);
+      }
+    }
+    expect(b.host.messages).toEqual(
+      [0xfee01000, 0xfee02000].flatMap((at) => [0, 1, 2, 3, 4, 5, 6, 7].map((n): [number, number] => [at, n])),
+    );
   });
   test("RIE to host memory: a 32-bit write of the 16-bit data", () => {
     const b = bench();
@@ -326,6 +357,71 @@ describe("order", () => {
     expect(run(5)).toEqual(run(5));
     expect(run(5)).not.toEqual(run(6));
     expect(run(5).length).toBe(60);
+  });
+});
+
+describe("packets (splitData)", () => {
+  /** bytes that have arrived, looked at once a turn */
+  const arrivals = (isWrite: boolean, size: number, off: number, devctl: number, lnkctl = 0): number[] => {
+    const b = bench({ faults: { splitData: 1 } });
+    b.model.cfgWrite(0x78, 2, devctl);
+    b.model.cfgWrite(0x80, 2, lnkctl);
+    const [from, to] = isWrite ? [b.data.u8, b.host.u8] : [b.host.u8, b.data.u8];
+    from.fill(7, off, off + size);
+    const [sar, dar] = isWrite ? [b.data.bus + off, HOST_BASE + off] : [HOST_BASE + off, b.data.bus + off];
+    b.list.data(0, CTL_CB | CTL_LIE, size, sar, dar);
+    const ch = isWrite ? b.wr : b.rd;
+    ch.start(b.list.slot(0));
+    const seen: number[] = [];
+    for (let i = 0; i < 100 && ch.status === 0; i++) {
+      b.turns(1);
+      let n = 0;
+      while (to[off + n] === 7) n++;
+      seen.push(n);
+    }
+    expect(ch.cs).toBe(CS_STOPPED);
+    expect(b.model.violations).toEqual([]);
+    expect(b.model.stats.elements).toBe(1);
+    expect(b.model.stats.bytesToHost + b.model.stats.bytesToBoard).toBe(size);
+    return seen;
+  };
+  test("a write lands in order, cut at multiples of Max_Payload_Size", () => {
+    expect(arrivals(true, 500, 100, 0x2810)).toEqual([28, 156, 284, 412, 500]);
+    expect(arrivals(true, 500, 100, 0x2830)).toEqual([156, 412, 500]);
+  });
+  test("a read comes in completions cut at the read completion boundary, 64 or 128 bytes", () => {
+    expect(arrivals(false, 200, 40, 0x2810)).toEqual([24, 88, 152, 200]);
+    expect(arrivals(false, 200, 40, 0x2810, 8)).toEqual([88, 200]);
+  });
+  test("a channel that is stopped between packets leaves the rest where it is, and a new list begins at its start", () => {
+    const b = bench({ faults: { splitData: 1 } });
+    b.data.u8.fill(7, 0, 4096);
+    b.list.data(0, CTL_CB, 1000, b.data.bus, HOST_BASE);
+    b.wr.start(b.list.slot(0));
+    b.turns(2);
+    b.model.controller().dma.st32(EDMA.WR_ENGINE_EN, 0);
+    b.turns(5);
+    expect([b.host.u8[255], b.host.u8[256]]).toEqual([7, 0]);
+    b.list.data(4, CTL_CB, 300, b.data.bus, HOST_BASE + 8192);
+    b.wr.start(b.list.slot(4));
+    b.turns(5);
+    expect([b.host.u8[8192], b.host.u8[8192 + 299], b.host.u8[8192 + 300], b.host.u8[256]]).toEqual([7, 7, 0, 0]);
+  });
+});
+
+describe("addresses", () => {
+  test("list, data and registers above 4 GiB on the board's side", () => {
+    const b = bench({ boardBase: 0x12_ffff_f000 });
+    b.data.u32[0] = 0x1234;
+    b.list.data(0, CTL_CB | CTL_LIE, 4, b.data.bus, HOST_BASE);
+    b.list.link(1, 0);
+    b.wr.start(b.list.slot(0));
+    b.turns(2);
+    expect(b.wr.get(EDMA_CH.CH_LLP_HI)).toBe(0x12);
+    expect(b.wr.get(EDMA_CH.CH_SAR_HI)).toBe(0x13);
+    expect(b.wr.llp).toBe(b.list.slot(0));
+    expect(b.host.u8[0]).toBe(0x34);
+    expect(b.model.violations).toEqual([]);
   });
 });
 

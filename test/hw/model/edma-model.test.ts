@@ -13,6 +13,7 @@ import {
   EDMA,
   EDMA_CH,
   EDMA_COMMON,
+  EDMA_UN,
   EDMA_UNROLL,
   EDMA_VP,
   VIEWPORT_CONTEXT,
@@ -82,6 +83,41 @@ describe("registers", () => {
       }
     }
   });
+  test("HDMA-compatible map: a channel without power takes no doorbell", () => {
+    const b = bench({ dmaMap: "compat" });
+    const { dma } = b.model.controller();
+    b.list.data(0, CTL_CB | CTL_LIE, 4, b.data.bus, HOST_BASE);
+    b.wr.start(b.list.slot(0));
+    b.turns(2);
+    expect([b.model.stats.elements, b.model.stats.deadDoorbells]).toEqual([0, 1]);
+    // the other direction's switch, and another channel's
+    dma.st32(EDMA_UN.RD_CH_POWER, 1);
+    dma.st32(EDMA_UN.WR_CH_POWER + 4, 1);
+    b.wr.doorbell();
+    expect(b.model.stats.deadDoorbells).toBe(2);
+    dma.st32(EDMA_UN.WR_CH_POWER, 1);
+    b.wr.doorbell();
+    b.turns(2);
+    expect(b.model.stats.elements).toBe(1);
+  });
+  test("after power-on everything is masked, off, and at rest", () => {
+    const b = bench({ dmaMap: "compat" });
+    const { dma } = b.model.controller();
+    for (const reg of [EDMA.WR_INT_MASK, EDMA.RD_INT_MASK]) {
+      expect(dma.ld32(reg)).toBe(0x00ff00ff);
+      dma.st32(reg, 0);
+    }
+    dma.st32(EDMA_UN.WR_CH_POWER, 1);
+    dma.st32(EDMA_UN.RD_CH_POWER, 1);
+    b.rd.start(0x10);
+    b.turns(2);
+    dma.st32(EDMA.WR_INT_STATUS, 0);
+    expect([b.rd.cs, b.model.edma.irq]).toEqual([CS_HALTED, true]);
+    b.model.powerOnReset();
+    expect([b.rd.cs, b.rd.llp, b.rd.status, b.model.edma.irq]).toEqual([0, 0, 0, false]);
+    for (const off of [EDMA.RD_ERR_STATUS_LO, EDMA.RD_ENGINE_EN, EDMA_UN.WR_CH_POWER]) expect(dma.ld32(off)).toBe(0);
+    expect([dma.ld32(EDMA.WR_INT_MASK), dma.ld32(EDMA.RD_INT_MASK)]).toEqual([0x00ff00ff, 0x00ff00ff]);
+  });
   test("context writes to a running channel do nothing", () => {
     const b = bench({ faults: { holdFetched: 1 } });
     b.list.data(0, CTL_CB, 4, b.data.bus, HOST_BASE);
@@ -109,6 +145,29 @@ describe("interrupts", () => {
     expect(b.wr.status).toBe(1);
     b.wr.clear(1);
     expect(b.wr.status).toBe(0);
+    expect(b.model.edma.irq).toBe(false);
+  });
+  test("each direction's line follows its own mask", () => {
+    const b = bench();
+    const { dma } = b.model.controller();
+    b.list.data(0, CTL_CB | CTL_LIE, 4, HOST_BASE, b.data.bus);
+    b.rd.start(b.list.slot(0));
+    dma.st32(EDMA.WR_INT_MASK, 0);
+    dma.st32(EDMA.RD_INT_MASK, 1);
+    b.turns(1);
+    expect([b.rd.status, b.model.edma.irq]).toEqual([1, false]);
+    dma.st32(EDMA.RD_INT_MASK, 0);
+    expect(b.model.edma.irq).toBe(true);
+  });
+  test("an emulated interrupt that comes between the two zeroes needs both again", () => {
+    const b = bench();
+    const { dma } = b.model.controller();
+    dma.st32(EDMA.RD_INT_STATUS, 0);
+    dma.st32(EDMA.WR_INT_CLEAR, 0);
+    dma.st32(EDMA.RD_INT_STATUS, 0);
+    dma.st32(EDMA.RD_INT_CLEAR, 0);
+    expect(b.model.edma.irq).toBe(true);
+    dma.st32(EDMA.WR_INT_CLEAR, 0);
     expect(b.model.edma.irq).toBe(false);
   });
   test("emulation: a write to INT_STATUS raises the line, status stays 0, 0 to both INT_CLEAR ends it", () => {
@@ -213,6 +272,49 @@ describe("errors", () => {
     expect(b.rd.cs).toBe(CS_STOPPED);
     expect(b.rd.status).toBe(1);
   });
+  test("causes are one channel's own: clearing its abort bit leaves the other's", () => {
+    for (const isWrite of [true, false]) {
+      const b = bench();
+      const { dma } = b.model.controller();
+      const err = isWrite ? EDMA.WR_ERR_STATUS : EDMA.RD_ERR_STATUS_LO;
+      b.channel(isWrite, 0).start(0x10);
+      b.channel(isWrite, 1).start(0x10);
+      b.turns(2);
+      expect(dma.ld32(err)).toBe(0x00030000);
+      (isWrite ? b.wr : b.rd).clear(0x10000);
+      expect(dma.ld32(err)).toBe(0x00020000);
+      (isWrite ? b.wr : b.rd).clear(0x20000);
+      expect(dma.ld32(err)).toBe(0);
+    }
+  });
+  test("remote abort message: sent where LL_ERR_EN has the channel's bit, to the abort address", () => {
+    for (const isWrite of [true, false]) {
+      const b = bench();
+      const { dma } = b.model.controller();
+      const [lo, en, data] = isWrite
+        ? [EDMA.WR_ABORT_IMWR_LO, EDMA.WR_LL_ERR_EN, EDMA.WR_IMWR_DATA_01]
+        : [EDMA.RD_ABORT_IMWR_LO, EDMA.RD_LL_ERR_EN, EDMA.RD_IMWR_DATA_01];
+      dma.st32(lo, 0xfee00040);
+      dma.st32(data, (0x51 << 16) | 0x50);
+      dma.st32(en, 2);
+      for (const n of [0, 1]) {
+        b.channel(isWrite, n).start(0x10);
+        b.turns(1);
+      }
+      expect(b.host.messages).toEqual([[0xfee00040, 0x51]]);
+    }
+  });
+  test("a halted channel takes doorbells again when its engine was disabled and enabled", () => {
+    const b = bench();
+    const { dma } = b.model.controller();
+    run(b, false, 0, b.data.bus);
+    b.list.data(1, CTL_CB | CTL_LIE, 4, HOST_BASE, b.data.bus);
+    dma.st32(EDMA.RD_ENGINE_EN, 0);
+    dma.st32(EDMA.RD_ENGINE_EN, 1);
+    b.rd.doorbell();
+    b.turns(2);
+    expect([b.rd.cs, b.model.stats.elements]).toEqual([CS_STOPPED, 1]);
+  });
   test("bus mastering off: reads abort with UR, writes and interrupts do not arrive", () => {
     let b = bench();
     b.model.cfgWrite(4, 2, 2);
@@ -266,6 +368,11 @@ describe("stop and disable", () => {
     dma.st32(EDMA.WR_ENGINE_EN, 0);
     expect(b.wr.cs).toBe(CS_STOPPED);
     expect(b.rd.cs).toBe(CS_RUNNING);
+    dma.st32(EDMA.RD_ENGINE_EN, 0);
+    expect(b.rd.cs).toBe(CS_STOPPED);
+    const moved = b.model.stats.elements;
+    b.turns(5);
+    expect(b.model.stats.elements).toBe(moved);
   });
   test("STOP bit of the doorbell register", () => {
     const b = bench({ faults: { holdFetched: 1 } });
@@ -298,6 +405,18 @@ describe("faults of silicon", () => {
     b.wr.doorbell();
     b.turns(2);
     expect(b.model.stats.elements).toBe(2);
+  });
+  test("lost doorbell: the delay between fetch and stop is random, one to four turns", () => {
+    const delays = new Set<number>();
+    for (let seed = 1; seed < 30; seed++) {
+      const b = bench({ seed, faults: { lostDoorbell: 1 } });
+      b.wr.start(b.list.slot(0));
+      b.turns(1);
+      let n = 0;
+      for (; b.wr.cs === CS_RUNNING; n++) b.turns(1);
+      delays.add(n);
+    }
+    expect([...delays].sort()).toEqual([1, 2, 3, 4]);
   });
   test("LLP runs ahead of the data: it is past an element whose bytes are not there yet", () => {
     const b = bench({ faults: { holdFetched: 1 } });
@@ -399,6 +518,14 @@ describe("strict mode", () => {
     b.list.data(0, CTL_CB, 4, r.bus + 98, HOST_BASE);
     b.wr.start(b.list.slot(0));
     b.turns(1);
+    expect(b.model.violations[0]).toContain("reads board memory");
+  });
+  test("the list itself: slots that were not handed over", () => {
+    const b = bench();
+    const eq = b.model.controller().memory.alloc("eq.list", 4096, 4096);
+    b.wr.start(eq.bus);
+    b.turns(1);
+    expect(b.model.violationCount).toBe(1);
     expect(b.model.violations[0]).toContain("reads board memory");
   });
   test("elements over region borders are copied piece by piece", () => {

@@ -103,6 +103,90 @@ for (const atu of ["viewport", "unroll"] as const) {
       b.model.cfgWrite(0x10, 4, 0xd0000000);
       expect(b.model.barRead(0, 0x2004, 4)).toBe(0xffffffff);
     });
+    test("a region that is not enabled matches nothing, whatever else it says", () => {
+      const b = bench({ atu });
+      bar0(b);
+      const { window, memory } = b.model.controller();
+      const page = memory.alloc("bar", 65536, 65536);
+      region(b, true, 0, { ctrl2: BAR_MATCH, target: page.bus });
+      region(b, false, 0, { ctrl2: 0, base: WINDOW_BUS, limit: 0xffff, target: HOST_BASE });
+      expect(b.model.barRead(0, 0, 4)).toBe(0xffffffff);
+      expect(window.ld32(0)).toBe(0xffffffff);
+      region(b, true, 0, { ctrl2: BAR_MATCH | ENABLE, target: page.bus });
+      region(b, false, 0, { ctrl2: ENABLE, base: WINDOW_BUS, limit: 0xffff, target: HOST_BASE });
+      expect(b.model.barRead(0, 0, 4)).toBe(0);
+      expect(window.ld32(0)).toBe(0);
+    });
+    test("the lowest matching region wins, and only a memory region takes a memory request", () => {
+      const b = bench({ atu });
+      bar0(b);
+      const { memory } = b.model.controller();
+      const pages = [0, 1].map((n) => memory.alloc(`bar${n}`, 65536, 65536));
+      pages.forEach((p, n) => {
+        p.u32[0] = n + 1;
+        region(b, true, 1 + n, { ctrl2: ENABLE | BAR_MATCH, target: p.bus });
+      });
+      expect(b.model.barRead(0, 0, 4)).toBe(1);
+      region(b, true, 1, { ctrl1: 4, ctrl2: ENABLE | BAR_MATCH, target: pages[0]!.bus });
+      expect(b.model.barRead(0, 0, 4)).toBe(2);
+    });
+    test("power-on reset disables every region and forgets the selection", () => {
+      const b = bench({ atu });
+      bar0(b);
+      const c = b.model.controller();
+      const page = c.memory.alloc("bar", 65536, 65536);
+      region(b, true, 1, { ctrl2: ENABLE | BAR_MATCH, target: page.bus });
+      expect(b.model.barRead(0, 0, 4)).toBe(0);
+      b.model.powerOnReset();
+      // PERST# takes the BAR with it
+      expect(b.model.barSize(0)).toBe(0);
+      bar0(b);
+      b.model.cfgWrite(4, 2, 6);
+      expect(b.model.barRead(0, 0, 4)).toBe(0xffffffff);
+      expect(c.dbi.ld32(0x900)).toBe(atu === "unroll" ? 0xffffffff : 0);
+    });
+    test("a BAR ends where its size ends, and nothing answers while the link is down", () => {
+      const b = bench({ atu });
+      bar0(b);
+      const page = b.model.controller().memory.alloc("bar", 131072, 65536);
+      region(b, true, 0, { ctrl2: ENABLE | BAR_MATCH, target: page.bus });
+      expect(b.model.barRead(0, 0xfffc, 4)).toBe(0);
+      expect(b.model.barRead(0, 0x10000, 4)).toBe(0xffffffff);
+      expect(b.model.barRead(0, 0xfffe, 4)).toBe(0xffffffff);
+      b.model.setLink(false);
+      expect(b.model.barRead(0, 0, 4)).toBe(0xffffffff);
+    });
+    test("a window access that runs over the region's end is no access", () => {
+      const b = bench({ atu, windowAlign: 4096 });
+      const { window } = b.model.controller();
+      region(b, false, 0, { ctrl2: ENABLE, base: WINDOW_BUS, limit: 0xfff, target: HOST_BASE });
+      expect(window.ld16(0xffe)).toBe(0);
+      expect(window.ld32(0xffe)).toBe(0xffffffff);
+      expect(b.model.stats.outboundMisses).toBe(1);
+    });
+    test("a region that is changed under a posted write: counted and a violation, unless a read or a turn came between", () => {
+      const b = bench({ atu });
+      const { window } = b.model.controller();
+      const aim = (n: number, target: number) =>
+        region(b, false, n, { ctrl2: ENABLE, base: WINDOW_BUS + n * 65536, limit: n * 65536 + 0xffff, target });
+      aim(0, HOST_BASE);
+      aim(1, HOST_BASE);
+      window.st32(0, 1);
+      aim(1, HOST_BASE + 65536);
+      expect(b.model.stats.changedUnderWrite).toBe(0);
+      window.ld32(65536);
+      aim(0, HOST_BASE);
+      window.st32(0, 1);
+      b.turns(1);
+      aim(0, HOST_BASE);
+      expect(b.model.stats.changedUnderWrite).toBe(0);
+      window.st32(0, 1);
+      aim(0, HOST_BASE + 65536);
+      expect(b.model.stats.changedUnderWrite).toBe(1);
+      expect(b.model.violations).toEqual([
+        "outbound region 0 was changed while a write of the CPU was on its way through it",
+      ]);
+    });
     test("memory decoding off: reads are all ones, writes vanish", () => {
       const b = bench({ atu });
       bar0(b);
@@ -210,6 +294,12 @@ describe("DMA and outbound regions", () => {
     expect(b.host.u8[0x80000 + 63]).toBe(0x5a);
     expect(b.host.u8[0x80000 + 64]).toBe(0);
     expect(b.model.stats.dmaTranslated).toBe(1);
+  });
+  test("DMA_BYPASS is about DMA: the CPU's requests go through the region all the same", () => {
+    const b = bench();
+    region(b, false, 0, { ctrl2: ENABLE | (1 << 27), base: WINDOW_BUS, limit: 0xffff, target: HOST_BASE });
+    b.model.controller().window.st32(0, 0x77);
+    expect(b.host.u8[0]).toBe(0x77);
   });
   test("with DMA_BYPASS it passes untouched", () => {
     const b = run(true);

@@ -1,7 +1,8 @@
 /** Simulated time: the limit formula against published link figures, what elements take, order, determinism. */
 import { describe, expect, test } from "bun:test";
+import { capReadRequest } from "../../../src/hw/dbi.ts";
 import { CH_ABORT, type DmaChannel } from "../../../src/hw/dma-channel.ts";
-import { CS_STOPPED, CTL_CB, CTL_LIE, EDMA } from "../../../src/hw/edma.regs.ts";
+import { CAUSE_TIMEOUT, CS_HALTED, CS_STOPPED, CTL_CB, CTL_LIE, EDMA } from "../../../src/hw/edma.regs.ts";
 import { Edma } from "../../../src/hw/edma.ts";
 import { EventQueue } from "../../../src/hw/model/event-queue.ts";
 import { Random } from "../../../src/hw/model/random.ts";
@@ -218,6 +219,119 @@ test("posted writes of a channel land in order, the message last, RIE messages t
   b.wr.start(b.list.slot(0));
   b.turns(1000);
   expect(seen).toBe("5:3:0 7:3:3 ");
+});
+
+describe("errors and stops in time", () => {
+  const one = (b: Bench, isWrite: boolean, sar: number, dar: number, size = 4096) => {
+    const ch = isWrite ? b.wr : b.rd;
+    b.list.data(0, CTL_CB | CTL_LIE, size, sar, dar);
+    ch.start(b.list.slot(0));
+    return ch;
+  };
+  test("an injected cause, memory that is not there on either side: halted, with the cause", () => {
+    let b = quick();
+    b.model.edma.injectCause = CAUSE_TIMEOUT;
+    let ch = one(b, false, HOST_BASE, b.data.bus);
+    drain(b);
+    expect([ch.cs, b.model.controller().dma.ld32(EDMA.RD_ERR_STATUS_HI)]).toEqual([CS_HALTED, 1 << 16]);
+    b = quick();
+    ch = one(b, false, HOST_BASE, 0x10);
+    drain(b);
+    expect([ch.cs, b.model.controller().dma.ld32(EDMA.RD_ERR_STATUS_LO)]).toEqual([CS_HALTED, 1]);
+    b = quick();
+    ch = one(b, true, 0x10, HOST_BASE);
+    drain(b);
+    expect([ch.cs, b.model.controller().dma.ld32(EDMA.WR_ERR_STATUS)]).toEqual([CS_HALTED, 1]);
+    b = quick();
+    ch = one(b, false, 0x7000_0000, b.data.bus);
+    drain(b);
+    expect([ch.cs, b.model.controller().dma.ld32(EDMA.RD_ERR_STATUS_HI)]).toEqual([CS_HALTED, 1]);
+  });
+  test("completions of a read that was disabled are not written: their memory may be somebody else's by now", () => {
+    const b = quick();
+    b.host.u8.fill(5, 0, 4096);
+    const ch = one(b, false, HOST_BASE, b.data.bus);
+    b.turns(60);
+    b.model.controller().dma.st32(EDMA.RD_ENGINE_EN, 0);
+    b.turns(1000);
+    expect([ch.cs, b.data.u8[0], b.model.stats.elements]).toEqual([CS_STOPPED, 0, 0]);
+  });
+  test("a doorbell while the channel runs is not forgotten: it looks once more before it stops", () => {
+    for (const again of [true, false]) {
+      const b = quick();
+      b.wr.start(b.list.slot(0));
+      if (again) b.wr.doorbell();
+      b.turns(5);
+      // too late for the first look, in time for the second
+      b.list.data(0, CTL_CB, 4, b.data.bus, HOST_BASE);
+      b.turns(500);
+      expect(b.model.stats.elements).toBe(again ? 1 : 0);
+      expect(b.model.stats.lostDoorbells).toBe(again ? 0 : 1);
+    }
+  });
+  test("INTx messages arrive half a round trip later, in order", () => {
+    const b = quick();
+    const { atu, window } = b.model.controller();
+    for (const [n, code] of [
+      [0, 0x20],
+      [1, 0x24],
+    ] as const) {
+      const at = n << 9;
+      atu!.st32(at + 0x08, n * 65536);
+      atu!.st32(at + 0x0c, WINDOW_BUS / 2 ** 32);
+      atu!.st32(at + 0x10, n * 65536 + 0xffff);
+      atu!.st32(at, 0x14);
+      atu!.st32(at + 0x04, 0x80000000 | 0x400000 | code | 0);
+    }
+    window.st32(0, 0);
+    window.st32(65536, 0);
+    expect(b.host.intxEdges).toEqual([]);
+    b.turns(Math.ceil(RK.roundTripNs / 2 / 10) + 10);
+    expect(b.host.intxEdges).toEqual([true, false]);
+  });
+});
+
+describe("packet sizes are those of Device Control", () => {
+  const devctl = (b: Bench, mps: number, mrrs: number) =>
+    b.model.cfgWrite(0x78, 2, 0x0810 | (Math.log2(mps / 128) << 5) | (Math.log2(mrrs / 128) << 12));
+  test("after a reset they are the link's; the host may change them, and the packets follow", () => {
+    const b = quick();
+    expect(b.model.cfgRead(0x78, 2)).toBe(0x0810 | (1 << 5) | (2 << 12));
+    const count = (): [number, number] => {
+      const { tlpWrites, tlpReads } = b.model.stats;
+      b.list.data(0, CTL_CB, 4096, b.data.bus, HOST_BASE);
+      b.list.data(9, CTL_CB, 4096, HOST_BASE, b.data.bus + 8192);
+      b.wr.start(b.list.slot(0));
+      b.rd.start(b.list.slot(9));
+      drain(b);
+      b.turns(100);
+      return [b.model.stats.tlpWrites - tlpWrites, b.model.stats.tlpReads - tlpReads];
+    };
+    expect(count()).toEqual([16, 8]);
+    devctl(b, 128, 128);
+    expect(count()).toEqual([32, 32]);
+    devctl(b, 512, 4096);
+    // a chunk of the model ends a packet: 2 KiB
+    expect(count()).toEqual([8, 2]);
+    expect(b.model.violations).toEqual([]);
+    b.model.hotReset();
+    expect(b.model.cfgRead(0x78, 2)).toBe(0x0810 | (1 << 5) | (2 << 12));
+  });
+  test("R-Car's spoiled reads go away when the board caps the read request size", () => {
+    const b = bench({ timing: RK, turnNs: 10, faults: { rcarReadRequest: true }, maxReadRequest: 128 });
+    const ctrl = b.model.controller();
+    expect(ctrl.core.maxReadRequest).toBe(128);
+    b.host.u8.fill(0x11, 0, 1024);
+    const bad = (): number => {
+      b.list.data(0, CTL_CB, 1000, HOST_BASE, b.data.bus);
+      b.rd.start(b.list.slot(0));
+      drain(b);
+      return b.data.u8.slice(0, 1000).filter((v) => v !== 0x11).length;
+    };
+    expect(bad()).toBe(3 * 32);
+    expect(capReadRequest(ctrl, 128)).toBe(128);
+    expect(bad()).toBe(0);
+  });
 });
 
 describe("the board's CPU", () => {
