@@ -164,7 +164,7 @@ export class HostMirror extends HostNotices {
     this.state = ENTRIES;
     this.mark = via.commit();
     if (this.guessed) this.putTail(via);
-    if (wanted && this.write === 0 && this.tuning.pollAhead && !this.guessed)
+    if (wanted && this.write === 0 && this.tuning.pollAhead && !this.guessed && !this.rare)
       this.look(busy ? this.tuning.busyGap : this.tuning.pollGap);
     return !this.split && via.landed(this.mark) ? this.onEntries() : OK;
   }

@@ -94,6 +94,8 @@ const CASES: { name: string; frames: number; options: Partial<PairOptions> }[] =
     frames: 300,
     options: { scattered: true, patch: true, hdrLen: 24, maxFrame: 65550, rxBuffer: [1024, 4096], seed: 24 },
   },
+  { name: "notification data", frames: 4_000, options: { notices: true, seed: 15 } },
+  { name: "notification data, event index", frames: 4_000, options: { notices: true, eventIdx: true, seed: 16 } },
   { name: "host memory across the 4 GiB line", frames: 2_000, options: { seed: 11, hostBase: 0xfe00_0000 } },
 ];
 
@@ -115,3 +117,19 @@ for (const c of CASES) {
 test("the cases make more than 10^5 chains", () => {
   expect(CASES.reduce((n, c) => n + 2 * c.frames, 0)).toBeGreaterThan(100_000);
 });
+
+const TRICKLE = 3000;
+for (const eventIdx of [false, true])
+  for (const [name, model] of [
+    ["two read channels", {}],
+    ["one read channel", { readChannels: 1, writeChannels: 1 }],
+    ["lost doorbells and stale fetches", { faults: { lostDoorbell: 0.2 } }],
+  ] as const)
+    test(`lone frames of the host, ${eventIdx ? "event index" : "flags"}, ${name}: by notification, and none is lost`, () => {
+      const rig = new PairRig({ notices: true, eventIdx, indirect: false, seed: 17, model });
+      rig.trickle(TRICKLE, 400);
+      // The others find their ring busy, or asked of a moment ago.
+      expect(rig.dp.hqTx.notices).toBeGreaterThan(TRICKLE / 2);
+      expect(rig.dp.hqTx.listening).toBe(true);
+      rig.close();
+    }, 60_000);

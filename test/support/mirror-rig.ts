@@ -62,7 +62,7 @@ export function mirrorRig(o: Partial<MirrorOptions> = {}) {
     return 0;
   };
   const tableAt = host.busBase + ringLayout(size, 4096).bytes;
-  return { host, r, fetcher, hq, out, desc, offer, run, tableAt, ch: new NoteChannel() };
+  return { host, board, r, fetcher, hq, out, desc, offer, run, tableAt, ch: new NoteChannel() };
 }
 
 export type MirrorRig = ReturnType<typeof mirrorRig>;

@@ -4,11 +4,13 @@
  */
 import { DataPath } from "../../src/engine/datapath.ts";
 import { EdmaFetcher } from "../../src/engine/fetch.ts";
+import { NotifyWord } from "../../src/engine/function/notify.ts";
 import type { RingAddresses } from "../../src/engine/host-ring.ts";
 import { Interrupts } from "../../src/engine/interrupts.ts";
 import type { DmaRegion } from "../../src/hw/dma-memory.ts";
 import { DriverRing, type Grants, RING_NONE, ringLayout } from "../../src/hw/driver-ring.ts";
 import { Edma } from "../../src/hw/edma.ts";
+import { st32 } from "../../src/hw/mem.ts";
 import { EndpointModel } from "../../src/hw/model/endpoint.ts";
 import { HostMemory } from "../../src/hw/model/host-memory.ts";
 import type { ModelOptions } from "../../src/hw/model/model-options.ts";
@@ -39,6 +41,8 @@ export interface PairOptions {
   rxBuffer: [number, number];
   model: Partial<ModelOptions>;
   hostBase: number;
+  /** the host's driver tells its avail index when it is asked to notify (NOTIFICATION_DATA) */
+  notices: boolean;
 }
 
 const DEFAULTS: PairOptions = {
@@ -57,6 +61,7 @@ const DEFAULTS: PairOptions = {
   rxBuffer: [200, 2048],
   model: {},
   hostBase: 0x1_0000_0000,
+  notices: false,
 };
 
 /** Space for the pieces of one chain: frames up to 64 KiB with gaps between the pieces. */
@@ -77,6 +82,8 @@ export class End {
   receivedBytes = 0;
   readonly hdrLen: number;
   reaped = 0;
+  /** the device asked to be notified of what this queue has got */
+  notify: (queue: number, ring: DriverRing) => void = () => {};
   /** what the naive pairing needs: the pieces of every receive buffer by head, and the heads in the order they were offered */
   private readonly rxPieces = new Map<number, { at: number; len: number }[]>();
   private readonly rxOrder: number[] = [];
@@ -178,7 +185,7 @@ export class End {
       from += n;
     });
     this.sent.push(frame);
-    this.tx.publish();
+    if (this.tx.publish()) this.notify(1, this.tx);
     return true;
   }
 
@@ -200,7 +207,7 @@ export class End {
       );
       this.rxOrder.push(head);
     }
-    this.rx.publish();
+    if (this.rx.publish()) this.notify(0, this.rx);
   }
 
   /** Take transmitted chains back. */
@@ -277,6 +284,8 @@ export class PairRig {
   readonly o: PairOptions;
   readonly memory: HostMemory;
   readonly pages: ScatteredBuffers | null;
+  /** notifications of the host, both queues */
+  notified = 0;
   private readonly edma: Edma;
 
   constructor(options: Partial<PairOptions> = {}) {
@@ -320,6 +329,13 @@ export class PairRig {
       waitFds: [],
       close: () => {},
     };
+    const bell = ctrl.memory.alloc("bell.test", 64, 64);
+    const word = new NotifyWord(bell.ptr);
+    word.park();
+    this.host.notify = (queue, ring) => {
+      this.notified++;
+      st32(bell.ptr, (ring.avail[1]! << 16) | queue);
+    };
     const irq = new Interrupts(ctrl.memory, null, null, 1);
     this.dp = new DataPath(ctrl, port, { write, read, fetch }, new EdmaFetcher(fetch), irq, o.hostQueue, {
       burst: 64,
@@ -337,6 +353,7 @@ export class PairRig {
       indirect: o.indirect,
       boardMergeable: o.boardMergeable,
       msix: true,
+      notices: o.notices ? word : null,
     });
   }
 
@@ -384,6 +401,29 @@ export class PairRig {
     }
     if (this.model.violationCount > 0) throw new Error(`strict mode: ${this.model.violations[0]}`);
     return turns;
+  }
+
+  /** The host sends `times` times one or a few frames, with pauses of at most `pause` turns between; the board a frame now and then. */
+  trickle(times: number, pause: number): void {
+    const { random, host, board } = this;
+    for (let i = 0; i < times; i++) {
+      for (let k = random.chance(0.8) ? 1 : 1 + random.below(6); k > 0; k--) {
+        host.send(this.size());
+        for (let t = random.below(3); t > 0; t--) this.turn();
+      }
+      if (random.chance(0.2)) board.send(this.size());
+      for (let t = random.below(pause); t > 0; t--) {
+        this.turn();
+        if (random.chance(0.3)) this.drivers();
+      }
+    }
+    for (let t = 0; t < 5000 && (host.sent.length > 0 || board.sent.length > 0); t++) {
+      this.turn();
+      this.drivers();
+    }
+    if (host.sent.length > 0 || board.sent.length > 0)
+      throw new Error(`${host.sent.length} frames of the host and ${board.sent.length} of the board did not arrive`);
+    if (this.model.violationCount > 0) throw new Error(`strict mode: ${this.model.violations[0]}`);
   }
 
   private size(): number {
