@@ -88,9 +88,9 @@ describe("2.1.2 device status", () => {
       }
       expect(statusAtNotification & V.STATUS_NEEDS_RESET).toBe(V.STATUS_NEEDS_RESET);
       // the link is shown down as well, and a reset begins a life that works
-      h.release();
       h.w(at, 1, 0);
       h.turns(50);
+      h.release();
       if (legacy) h.legacy(set);
       else h.modern(set);
       h.send(frame(12, 100));
@@ -192,7 +192,6 @@ describe("2.2.2 feature bits", () => {
       h.turns(2000);
       expect([h.frames.length, h.rx!.take() >= 0, h.rx!.usedLen]).toEqual([1, true, hdr + 90]);
       clean(h);
-      h.release();
     }
   });
 
@@ -218,9 +217,9 @@ describe("2.2.2 feature bits", () => {
     for (let i = 0; i < 5; i++) {
       h.modern();
       expect(h.live).toBe(true);
-      h.release();
       h.w(V.COMMON_STATUS, 1, 0);
       h.turns(50);
+      h.release();
     }
     expect(h.engine.service.refusals).toBe(0);
     clean(h);

@@ -242,9 +242,9 @@ describe("5.1.4.1 config fields", () => {
       h.engine.fn.setLink(false);
       h.engine.fn.setLink(true);
       expect(h.r(CONFIG + V.NET_CFG_MTU, 2)).toBe(1400);
-      h.release();
       h.w(V.COMMON_STATUS, 1, 0);
       h.turns(30);
+      h.release();
       expect(h.r(CONFIG + V.NET_CFG_MTU, 2)).toBe(1400);
     }
   });

@@ -169,7 +169,6 @@ describe("4.1.5.1.2 MSI-X vector configuration", () => {
       expect(h.r(V.COMMON_MSIX, 2)).toBe(0x8000 | (config & 0xff));
       h.ok();
       expect([h.live, h.r(V.COMMON_MSIX, 2), h.engine.fn.configVector]).toEqual([true, config, config]);
-      h.release();
     }
   });
 
@@ -177,9 +176,9 @@ describe("4.1.5.1.2 MSI-X vector configuration", () => {
     const h = host();
     expect([h.r(V.COMMON_MSIX, 2), h.r(V.COMMON_Q_MSIX, 2)]).toEqual([V.NO_VECTOR, V.NO_VECTOR]);
     h.modern();
-    h.release();
     h.w(V.COMMON_STATUS, 1, 0);
     h.turns(20);
+    h.release();
     expect([h.r(V.COMMON_MSIX, 2), h.r(V.COMMON_Q_MSIX, 2)]).toEqual([V.NO_VECTOR, V.NO_VECTOR]);
     // a driver that polls and maps nothing gets nothing
     h.modern({ vectors: { config: V.NO_VECTOR, rx: V.NO_VECTOR, tx: V.NO_VECTOR } });

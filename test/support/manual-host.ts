@@ -338,6 +338,7 @@ export class ManualHost {
   close(): void {
     this.engine.service.shutdown(100);
     this.engine.edma.quiesce();
+    if (this.model.violationCount > 0) throw new Error(`strict mode: ${this.model.violations[0]}`);
     this.memory.close();
     this.model.close();
   }

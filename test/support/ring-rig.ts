@@ -307,6 +307,7 @@ export class RingRig {
 
   close(): void {
     this.edma.quiesce();
+    if (this.model.violationCount > 0) throw new Error(`strict mode: ${this.model.violations[0]}`);
     this.memory.close();
     this.model.close();
   }
