@@ -14,6 +14,8 @@ const KINDS: [string, Partial<RingRigOptions>][] = [
   ["viewport maps", { model: { readChannels: 1, writeChannels: 1, dmaMap: "legacy", atu: "viewport" } }],
   ["lost doorbells", { model: { faults: { lostDoorbell: 0.3 } } }],
   ["fetched elements held", { model: { faults: { holdFetched: 0.3 } } }],
+  ["data packet by packet", { model: { faults: { splitData: 0.5 } } }],
+  ["HDMA-compatible map", { model: { dmaMap: "compat" } }],
   ["window fetch", { fetch: "window" }],
   ["two write channels", { stripe: true, hostQueue: 64, boardQueue: 64 }],
   [

@@ -71,6 +71,9 @@ describe("identity and write protection", () => {
       }),
     ).toThrow("x");
     expect(ctrl.dbi.ld32(DBI.MISC_CONTROL_1) & 1).toBe(0);
+    // what else changed in the register meanwhile stays
+    withRoWrite(ctrl, () => tryConfigLimit(ctrl, 0x31));
+    expect(ctrl.dbi.ld32(DBI.MISC_CONTROL_1)).toBe((0x31 << 8) | (2 << 18));
     withRoWrite(ctrl, () => {
       withRoWrite(ctrl, () => 0);
       expect(ctrl.dbi.ld32(DBI.MISC_CONTROL_1) & 1).toBe(1);
@@ -121,6 +124,12 @@ describe("capabilities", () => {
     const before = without.dbi.ld32(DBI.MISC_CONTROL_1);
     expect(tryConfigLimit(without, 0x31)).toBe(false);
     expect(without.dbi.ld32(DBI.MISC_CONTROL_1)).toBe(before);
+    // a core that keeps one of the two fields only: what it kept is taken back
+    const half = new DumpMmio([]);
+    const st32 = half.st32.bind(half);
+    half.st32 = (off, value) => st32(off, value & ~(3 << 18));
+    expect(tryConfigLimit({ ...with_, dbi: half } as Controller, 0x31)).toBe(false);
+    expect(half.ld32(DBI.MISC_CONTROL_1)).toBe(0);
   });
 });
 
@@ -137,6 +146,15 @@ describe("BARs", () => {
     setBar(ctrl, 2, 0, { is64: true });
     expect(hostSize(model, 2)).toBe(0);
     expect(hostSize(model, 1)).toBe(0);
+    setBar(ctrl, 4, 2 ** 34, { is64: true, prefetch: true });
+    expect(model.barSize(4)).toBe(2 ** 34);
+    // the host's assignment goes with the next size, both halves of it
+    model.cfgWrite(0x20, 4, 0);
+    model.cfgWrite(0x24, 4, 0x40);
+    expect(model.config.barAddress(4)).toBe(2 ** 38);
+    setBar(ctrl, 4, 0x100000, { is64: true });
+    expect([model.barSize(4), model.config.barAddress(4)]).toEqual([0x100000, 0]);
+    expect(model.cfgRead(0x20, 4)).toBe(4);
   });
 
   test("what cannot be is refused", () => {
@@ -159,6 +177,8 @@ describe("BARs", () => {
     setBar(ctrl, 2, 0x400000);
     expect(dbi2.writes).toEqual([[0x18, 1]]);
     expect(dbi.ld32(0x10c)).toBe(1 << 6);
+    setBar(ctrl, 2, 0x400000, { is64: true, prefetch: true });
+    expect(dbi.ld32(0x18)).toBe(0xc);
     expect(() => setBar(ctrl, 0, 0x10000)).toThrow("65536 bytes asked, at least 1048576");
   });
 });
@@ -186,6 +206,14 @@ describe("link, command, read request", () => {
     const exp = findCap(ctrl, CAP_ID_EXP);
     expect(readRequestSize(ctrl)).toBe(512);
     const before = model.cfgRead(exp + 8, 2);
+    // error bits of Device Status, in the same word, are for the host to clear
+    const dbi = new DumpMmio([
+      { name: "CAP", offset: 0x34, value: 0x70, long: "" },
+      { name: "EXP", offset: 0x70, value: 0x10, long: "" },
+      { name: "DEVCTL", offset: 0x78, value: 0x000f2810, long: "" },
+    ]);
+    capReadRequest({ ...ctrl, dbi } as Controller, 128);
+    expect(dbi.writes).toEqual([[0x78, 0x00000810]]);
     expect(capReadRequest(ctrl, 128)).toBe(128);
     expect(model.cfgRead(exp + 8, 2)).toBe(before & ~0x7000);
     expect(capReadRequest(ctrl, 512)).toBe(128);

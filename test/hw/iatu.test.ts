@@ -103,6 +103,17 @@ describe.each(FORMS)("Iatu %o", (form) => {
     expect(host.messages).toEqual([]);
   });
 
+  test("a region is off while it is aimed anew, and one that does not enable is reported", () => {
+    const { ctrl } = plug({ ...form, atu: "unroll" });
+    const atu = new DumpMmio([]);
+    const iatu = new Iatu({ ...ctrl, atu } as Controller);
+    expect(iatu.aim(0, ctrl.windowBus, align, 0x10000, 1)).toBe(0);
+    expect(atu.writes.map(([off]) => off)).toEqual([4, 8, 0xc, 0x10, 0x20, 0x14, 0x18, 0, 4]);
+    expect([atu.writes[0]![1], atu.writes[8]![1]]).toEqual([0, 0x80000000]);
+    const dead = Object.assign(new DumpMmio([]), { ld32: () => 0 });
+    expect(new Iatu({ ...ctrl, atu: dead } as Controller).aim(0, ctrl.windowBus, align, 0, 0)).toBe(-1);
+  });
+
   test("messages without payload", () => {
     const { model, ctrl, host, iatu } = plug(form);
     model.cfgWrite(PCI_COMMAND, 2, COMMAND_MASTER);
@@ -111,6 +122,7 @@ describe.each(FORMS)("Iatu %o", (form) => {
     ctrl.window.st32(0, 0);
     ctrl.window.st32(align + 4, 0);
     expect(host.intxEdges).toEqual([true, false]);
+    expect(model.iatu.inhibitPayload).toBe(true);
     iatu.disableOutbound(0);
     expect(iatu.enabled(false, 0)).toBe(false);
   });
@@ -163,6 +175,7 @@ test("order of the writes: base, limit, target, CTRL1, CTRL2 last; ENABLE that n
     ATU.ATU_CTRL2,
   ]);
   const dead = Object.assign(new DumpMmio([]), { ld32: () => 0 });
+  // 9 ms between two looks, as Linux waits
   const f = faultOf(() => new Iatu({ ...ctrl, atu: dead } as Controller).outboundMem(0, ctrl.windowBus, 0, 0x10000));
   expect(f.message).toContain("did not enable in 45 ms: CTRL2 reads 0x0, 0x80000000 was written");
 });
