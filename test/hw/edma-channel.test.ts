@@ -21,6 +21,7 @@ import {
   DOORBELL_STOP,
   EDMA,
   EDMA_CH,
+  EDMA_UN,
   EDMA_VP,
   LL_BYTES,
   VIEWPORT_CONTEXT,
@@ -211,6 +212,19 @@ describe.each(MAPS)("EdmaChannel %s", (map) => {
     ]);
   });
 
+  test("the HDMA-compatible map has a power switch a channel, set after the engine and before the list", () => {
+    for (const isWrite of [true, false]) {
+      const ll = region(BUS, 8);
+      const io = new StandIn(ll, map, isWrite, 3);
+      const compat = map === "edma-unroll" ? "hdma-compat" : map;
+      new EdmaChannel(io, { map: compat, isWrite, index: 3 }, ll).start();
+      const power = (isWrite ? EDMA_UN.WR_CH_POWER : EDMA_UN.RD_CH_POWER) + 4 * 3;
+      const at = io.writes.findIndex(([off]) => off === power);
+      if (compat !== "hdma-compat") expect(at).toBe(-1);
+      else expect([at, io.writes[at]![1]]).toEqual([1, 1]);
+    }
+  });
+
   test("shared mask and error enable keep the other channels' bits", () => {
     const ll = region(BUS, 8);
     const io = new StandIn(ll, map, true, 1);
@@ -393,7 +407,10 @@ describe.each(MAPS)("EdmaChannel %s", (map) => {
     expect(ch.progress()).toBe(CH_ABORT);
     io.failAt = -1;
     io.done.length = 0;
+    io.regs.set(EDMA.RD_INT_STATUS, 0x000f000f);
     expect(ch.recover()).toBe(0);
+    // its own done and abort bits are cleared, the other channels' are theirs
+    expect(io.regs.get(EDMA.RD_INT_STATUS)).toBe(0x00070007);
     expect(ch.doneCount).toBe(ch.putCount);
     expect(ch.room()).toBe(ch.capacity);
     for (let i = 10; i < 20; i++) {
@@ -418,6 +435,20 @@ describe.each(MAPS)("EdmaChannel %s", (map) => {
     io.cs = CS_HALTED;
     expect(ch.progress()).toBe(CH_ABORT);
     expect(ch.doneCount).toBe(landed);
+  });
+
+  test("a channel that says stopped but has an abort status is not rung again", () => {
+    const { io, ch } = make(8);
+    for (let i = 0; i < 3; i++) ch.put(1, i, 0, 0, 0);
+    ch.commit();
+    for (let i = 0; i < 3; i++) io.step();
+    ch.progress();
+    io.cs = CS_STOPPED;
+    io.executing = null;
+    io.regs.set(EDMA.WR_INT_STATUS, 1 << (16 + 1));
+    let rc = 0;
+    for (let i = 0; i < 100 && rc === 0; i++) rc = ch.progress();
+    expect([rc, io.doorbells]).toEqual([CH_ABORT, 1]);
   });
 
   test("recover gives up on an engine that stays busy", () => {

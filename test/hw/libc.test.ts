@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { EAGAIN, errnoName, faultCodeOf } from "../../src/hw/errno.ts";
+import { EAGAIN, errnoName, faultCodeOf, sysFault } from "../../src/hw/errno.ts";
 import { Fault } from "../../src/hw/fault.ts";
 import * as c from "../../src/hw/libc.ts";
 import { MappedMmio } from "../../src/hw/mapped-mmio.ts";
@@ -18,6 +18,12 @@ test("check names operation, errno and its text, and keeps the hint", () => {
     expect(f.message).toBe("open /nonexistent/h1: ENOENT (No such file or directory)");
   }
   expect(c.check(5, "x")).toBe(5);
+});
+
+test("a permission that is missing says what to do, unless the caller knows better", () => {
+  expect(sysFault("open x", 13, "Permission denied").hint).toContain("run as root");
+  expect(sysFault("open x", 13, "Permission denied", "chmod it").hint).toBe("chmod it");
+  expect(sysFault("open x", 22, "Invalid argument").hint).toBeUndefined();
 });
 
 test("errno decides the kind of Fault", () => {

@@ -2,7 +2,8 @@
  * Opening a controller from a sysfs tree: registers really mapped, from an image that stands for /dev/mem (a sparse
  * file with the fixture's register dump at the board's physical addresses) or from a PCI resource file.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, spyOn, test } from "bun:test";
+import * as fs from "node:fs";
 import {
   closeSync,
   cpSync,
@@ -25,6 +26,7 @@ import { dumpController } from "../../src/hw/dumps.ts";
 import { Edma } from "../../src/hw/edma.ts";
 import { Fault } from "../../src/hw/fault.ts";
 import { Iatu } from "../../src/hw/iatu.ts";
+import { O_SYNC } from "../../src/hw/libc.ts";
 import { mapAnonymous } from "../../src/hw/mem.ts";
 import { openController } from "../../src/hw/open.ts";
 import { parseDump } from "../../src/hw/reg-table.ts";
@@ -177,9 +179,18 @@ describe.each(boards)("$name", (b) => {
   });
 });
 
+const pci = join(work, "pci");
+const pciDir = join(pci, "sys/bus/pci/devices/0000:01:00.0");
+const ranges = {
+  dbi: { bar: 0, offset: 0, size: 0x1000 },
+  dbi2: { bar: 0, offset: 0x1000, size: 0x1000 },
+  addr_space: { bar: 0, offset: 0x2000, size: 0x2000 },
+  busWindow: 0x12_0000_0000,
+};
+
 describe("a PCI function whose BARs hold the blocks", () => {
-  const root = join(work, "pci");
-  const dir = join(root, "sys/bus/pci/devices/0000:01:00.0");
+  const root = pci;
+  const dir = pciDir;
   mkdirSync(dir, { recursive: true });
   for (const [f, text] of [
     ["vendor", "0x16c3\n"],
@@ -196,13 +207,6 @@ describe("a PCI function whose BARs hold the blocks", () => {
   image.writeUInt32LE(0x00000100, 0x8bc);
   writeFileSync(join(dir, "resource0"), image);
   writeFileSync(join(dir, "resource2_wc"), Buffer.alloc(0x10000));
-
-  const ranges = {
-    dbi: { bar: 0, offset: 0, size: 0x1000 },
-    dbi2: { bar: 0, offset: 0x1000, size: 0x1000 },
-    addr_space: { bar: 0, offset: 0x2000, size: 0x2000 },
-    busWindow: 0x12_0000_0000,
-  };
 
   test("opens with ranges given, as the legacy map that it is", () => {
     const ctrl = openController({ device: "01:00.0", sysfsRoot: root, ranges, board: "imx8mp" });
@@ -279,6 +283,33 @@ describe("refusals", () => {
     const dead = faultOf(() => openController({ device: "33800000.pcie-ep", sysfsRoot: c }));
     expect(dead.message).toContain("DBI reads all ones");
     expect(dead.hint).toContain("echo 1 >/sys/kernel/config/pci_ep/controllers/33800000.pcie-ep/start");
+  });
+  test("a dbi that is too short, and an unrolled iATU without a range, close what was mapped before", () => {
+    const short = { ...ranges, dbi: { bar: 0, offset: 0, size: 0x800 } };
+    const mapped = (): number => readFileSync("/proc/self/maps", "utf8").split("resource0").length;
+    const before = mapped();
+    const f = faultOf(() => openController({ device: "01:00.0", sysfsRoot: pci, ranges: short }));
+    expect([f.code, f.message]).toEqual(["E_CONFIG", "dbi has 0x800 bytes, 0x1000 are needed"]);
+    const image = readFileSync(join(pciDir, "resource0"));
+    const unrolled = Buffer.from(image);
+    unrolled.writeUInt32LE(0xffffffff, 0x900);
+    writeFileSync(join(pciDir, "resource0"), unrolled);
+    const g = faultOf(() => openController({ device: "01:00.0", sysfsRoot: pci, ranges }));
+    writeFileSync(join(pciDir, "resource0"), image);
+    expect([g.code, g.message]).toEqual(["E_MISSING", '0000:01:00.0 has an unrolled iATU but no range "atu"']);
+    expect(mapped()).toBe(before);
+  });
+  test("registers are mapped uncached: /dev/mem and resource files are opened with O_SYNC", () => {
+    const opened: number[] = [];
+    const spy = spyOn(fs, "openSync");
+    try {
+      mapPhysical(0x3380_0000, 4096, "x", mem).close();
+      mapResource(pciDir, 0, 0, 16).close();
+      for (const [, flags] of spy.mock.calls) opened.push(Number(flags));
+    } finally {
+      spy.mockRestore();
+    }
+    expect(opened.map((f) => f & O_SYNC)).toEqual([O_SYNC, O_SYNC]);
   });
   test("a range that is none", () => {
     expect(faultOf(() => mapPhysical(-1, 4096, "x", mem)).code).toBe("E_CONFIG");

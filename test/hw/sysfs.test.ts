@@ -3,7 +3,7 @@ import { cpSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, unli
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { BOARDS, boardByCompatible } from "../../src/hw/boards.ts";
-import { findController, listControllers, obstacles, rangeOf } from "../../src/hw/sysfs.ts";
+import { findController, hasDmaVsec, listControllers, obstacles, rangeOf } from "../../src/hw/sysfs.ts";
 
 const BOARD_DIR = join(import.meta.dir, "../../fixtures/boards");
 const work = mkdtempSync(join(tmpdir(), "epnic-sysfs-"));
@@ -102,6 +102,15 @@ describe("what is in the way", () => {
     const o = obstacles(findController("33800000.pcie-ep", root)!);
     expect(o.map((x) => x.kind)).toEqual(["endpoint"]);
   });
+  test("configfs: what is no function is not counted, and none at all is not known", () => {
+    const root = copy("rk3588", "configfs");
+    const dir = join(root, "sys/kernel/config/pci_ep/controllers/a40000000.pcie-ep");
+    mkdirSync(join(dir, "group"));
+    writeFileSync(join(dir, "start"), "0\n");
+    expect(findController("a40000000.pcie-ep", root)).toMatchObject({ started: false, functions: ["func1"] });
+    rmSync(dir, { recursive: true });
+    expect(findController("a40000000.pcie-ep", root)).toMatchObject({ started: null, functions: [] });
+  });
   test("a SoC that is not in the table, and a tree without names", () => {
     const root = copy("imx8mp", "unknown");
     const node = join(root, "sys/firmware/devicetree/base/soc/pcie-ep@33800000");
@@ -145,6 +154,16 @@ describe("PCI functions", () => {
     if (config) writeFileSync(join(d, "config"), config);
     return d;
   };
+  test("a capability list that runs in a circle ends, and an empty or absent config space is no DMA block", () => {
+    const circle = Buffer.alloc(4096);
+    circle.writeUInt32LE(0x14810001, 0x100);
+    circle.writeUInt32LE(0x1001000b, 0x148);
+    circle.writeUInt32LE(0x01800007, 0x14c);
+    expect(hasDmaVsec(circle)).toBe(false);
+    expect(hasDmaVsec(Buffer.alloc(4096))).toBe(false);
+    expect(hasDmaVsec(Buffer.alloc(4096, 0xff))).toBe(false);
+    expect(hasDmaVsec(Buffer.alloc(64))).toBe(false);
+  });
   test("EDDA, MDB and the Synopsys VSEC are recognised as the host's end; others are not listed", () => {
     const d = add("0000:01:00.0", "16c3", "edda");
     mkdirSync(join(root, "sys/bus/pci/drivers/dw-edma-pcie"), { recursive: true });
