@@ -78,6 +78,8 @@ export async function main(argv: readonly string[]): Promise<number> {
       throw new Fault("E_USAGE", "no command is given", `one of ${Object.keys(COMMANDS).join(", ")}`);
     }
     const name = argv[at];
+    // as vdpa(8), devlink(8) and nvme(1) have it
+    if (name === "help" || name === "version") return main([...argv.slice(0, at), ...argv.slice(at + 1), `--${name}`]);
     const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
     if (command === undefined) {
       const guess = nearest(name, [...Object.keys(COMMANDS), ...flagNames(commonArgs)]);

@@ -51,6 +51,10 @@ export const sysfsArgs = {
   },
 } as const satisfies ArgsDef;
 
+/** names of hw/model/open-model.ts; repeated here because that file needs bun:ffi, which help and --check must not */
+export const MODEL_CORES = ["modern-msix", "modern-intx", "legacy-msix", "legacy-intx"] as const;
+export const DEFAULT_CORE = "modern-msix";
+
 /** The controller named by the argument or by --device; "" when neither is given. @throws Fault E_USAGE when they differ */
 export function deviceOf(args: { name?: string | undefined; device?: string | undefined }): string {
   const { name, device } = args;
@@ -167,6 +171,8 @@ export function readCommandLine(argv: readonly string[], defs: ArgsDef): Command
       }
     } else line.positionals.push(token);
   }
+  // a script's variable that is not set must not mean "the default"
+  if (line.positionals.includes("")) throw new Fault("E_USAGE", "an argument is empty");
   if (line.positionals.length > maxPositionals) {
     throw new Fault(
       "E_USAGE",

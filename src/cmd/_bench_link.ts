@@ -5,7 +5,7 @@ import { DESIGNS, type Design, type LinkRow, measureLink, PRESETS } from "../eng
 import { Fault } from "../hw/fault.ts";
 import { integer } from "./_args.ts";
 import { type Cell, type Out, tableText } from "./_out.ts";
-import { type BenchReport, machineLine, newReport } from "./_report.ts";
+import { type BenchReport, machineLine, newReport, wrongKey } from "./_report.ts";
 
 const amount = v.pipe(v.number(), v.minValue(0));
 
@@ -77,10 +77,7 @@ export function linkRowsOf(path: string): v.InferOutput<typeof LinkRowSchema>[] 
   const result = v.safeParse(v.object({ rows: v.array(LinkRowSchema) }), JSON.parse(readFileSync(path, "utf8")));
   if (result.success) return result.output.rows;
   const issue = result.issues[0];
-  throw new Fault(
-    "E_CONFIG",
-    `${path} is no report of epnic bench link: key '${v.getDotPath(issue) ?? ""}' is ${issue.received}, expected ${issue.expected}`,
-  );
+  throw wrongKey(path, "epnic bench link", issue);
 }
 
 /** The same rows of two reports side by side: what b has of a. */

@@ -5,7 +5,7 @@ import type { LiveRow } from "../engine/bench/live.ts";
 import { Fault } from "../hw/fault.ts";
 import { integer, seconds } from "./_args.ts";
 import { type Cell, type Out, tableText } from "./_out.ts";
-import { type BenchReport, machineLine, newReport } from "./_report.ts";
+import { type BenchReport, machineLine, newReport, wrongKey } from "./_report.ts";
 
 const amount = v.pipe(v.number(), v.minValue(0));
 const spread = v.object({ min: amount, median: amount, max: amount });
@@ -96,10 +96,7 @@ function rowsOf(path: string): LiveRow[] {
   const result = v.safeParse(v.object({ rows: v.array(LiveRowSchema) }), JSON.parse(readFileSync(path, "utf8")));
   if (result.success) return result.output.rows;
   const issue = result.issues[0];
-  throw new Fault(
-    "E_CONFIG",
-    `${path} is no report of epnic bench live: key '${v.getDotPath(issue) ?? ""}' is ${issue.received}, expected ${issue.expected}`,
-  );
+  throw wrongKey(path, "epnic bench live", issue);
 }
 
 /** Rows of the same case, size and window side by side: what b has of a. */
@@ -167,11 +164,12 @@ export async function benchLive(
   out: Out,
   done: (report: LiveReport) => void,
 ): Promise<number> {
-  const { FLAG_KEYS, resolveConfig } = await import("./_config.ts");
+  const { FLAG_KEYS, needModel, resolveConfig } = await import("./_config.ts");
   const flags = Object.fromEntries(Object.keys(FLAG_KEYS).map((k) => [k, k === "cpu" ? undefined : given[k]]));
   const config = resolveConfig({}, "flags", flags);
   const { MODEL, resolveDevice } = await import("./_device.ts");
   const device = resolveDevice(named, given["sysfs-root"])?.name ?? MODEL;
+  needModel(device, flags);
   const { engineLog, engineOptions } = await import("./_engine.ts");
   const options = engineOptions(config, device, given["run-dir"], given["sysfs-root"]);
   const live = {
@@ -208,6 +206,11 @@ export async function benchLive(
   } finally {
     held.release();
     for (const [name, f] of Object.entries(onSignal)) process.off(name, f);
+  }
+  if (report.rows.length === 0) {
+    out.log.warn("interrupted before the first measurement had ended: the report has no rows");
+    if (out.options.json) out.json(report);
+    return status;
   }
   for (const w of liveWarnings(report)) out.log.warn(w);
   done(report);

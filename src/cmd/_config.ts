@@ -5,11 +5,10 @@
 import { readFileSync } from "node:fs";
 import * as v from "valibot";
 import { Fault } from "../hw/fault.ts";
+import { MODEL_CORES } from "./_args.ts";
 import { nearest } from "./_nearest.ts";
 
 export const DEFAULT_CONFIG = "/etc/epnic/epnic.toml";
-/** names of hw/model/open-model.ts; repeated here because that file needs bun:ffi and --check must not */
-export const MODEL_CORES = ["modern-msix", "modern-intx", "legacy-msix", "legacy-intx"] as const;
 export const MIN_QUEUE = 16;
 export const MAX_QUEUE = 32768;
 
@@ -162,18 +161,47 @@ function keysOf(path: readonly string[]): string[] {
   return Object.keys(entries);
 }
 
+type Flags = Readonly<Record<string, unknown>>;
+
 /**
- * --host says kind and path in one.
- * @throws Fault E_USAGE for another kind, a missing path, or another one given beside it
+ * --host says kind and path in one; --vfio-user says them too.
+ * @returns the flags without --host, and the kind that they ask for, if any
+ * @throws Fault E_USAGE for another kind, a missing path, or flags that belong to the other kind
  */
-function hostFlag(flags: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+function hostFlag(flags: Flags): { others: Flags; kind?: "built-in" | "vfio-user" } {
   const { host, ...others } = flags;
-  if (typeof host !== "string" || host === "built-in") return others;
-  const path = host.startsWith(VFIO_USER) ? host.slice(VFIO_USER.length) : "";
-  if (path === "") throw new Fault("E_USAGE", `--host is ${host}, expected built-in or vfio-user:PATH`);
-  const other = others["vfio-user"] ?? path;
-  if (other !== path) throw new Fault("E_USAGE", `--host is ${host} and --vfio-user is ${other}`, "give one of them");
-  return { ...others, "vfio-user": path };
+  if (typeof host === "string" && host !== "built-in") {
+    const path = host.startsWith(VFIO_USER) ? host.slice(VFIO_USER.length) : "";
+    if (path === "") throw new Fault("E_USAGE", `--host is ${host}, expected built-in or vfio-user:PATH`);
+    const other = others["vfio-user"] ?? path;
+    if (other !== path) throw new Fault("E_USAGE", `--host is ${host} and --vfio-user is ${other}`, "give one of them");
+    return hostFlag({ ...others, "vfio-user": path });
+  }
+  const path = others["vfio-user"];
+  if (path === undefined) return host === undefined ? { others } : { others, kind: "built-in" };
+  if (host !== undefined)
+    throw new Fault("E_USAGE", `--host is built-in and --vfio-user is ${path}`, "give one of them");
+  for (const flag of ["host-tap", "host-netns"]) {
+    if (others[flag] !== undefined) {
+      throw new Fault(
+        "E_USAGE",
+        `--${flag} is for the built-in host, --vfio-user ${path} is another`,
+        "give one of them",
+      );
+    }
+  }
+  return { others, kind: "vfio-user" };
+}
+
+/** Flags of `run` and `bench live` that only the software controller looks at. */
+const MODEL_FLAGS = ["host", "host-tap", "host-netns", "vfio-user", "model-core", "strict"];
+
+/** @throws Fault E_USAGE for a flag of the model beside the name of a board */
+export function needModel(device: string, flags: Flags): void {
+  const flag = MODEL_FLAGS.find((f) => flags[f] !== undefined && flags[f] !== false);
+  if (device !== "model" && flag !== undefined) {
+    throw new Fault("E_USAGE", `--${flag} is for the device 'model', the device is '${device}'`, "leave it out");
+  }
 }
 
 /**
@@ -181,26 +209,31 @@ function hostFlag(flags: Readonly<Record<string, unknown>>): Readonly<Record<str
  * @param flags values of given flags only, by flag name
  * @throws Fault E_CONFIG for a key of the file, E_USAGE for a flag: the first thing that is wrong
  */
-export function resolveConfig(file: Tree, path: string, flags: Readonly<Record<string, unknown>>): Config {
+export function resolveConfig(file: Tree, path: string, flags: Flags): Config {
   const merged = structuredClone(file);
   const fromFlag = new Map<string, string>();
-  for (const [flag, value] of Object.entries(hostFlag(flags))) {
+  const { others, kind } = hostFlag(flags);
+  if (kind !== undefined) {
+    merged.host ??= {};
+    if (typeof merged.host === "object") (merged.host as Tree).kind = kind;
+  }
+  for (const [flag, value] of Object.entries(others)) {
     const key = FLAG_KEYS[flag];
     if (key === undefined || value === undefined || value === false) continue;
-    fromFlag.set(key, flag);
+    fromFlag.set(key, flag === "vfio-user" && flags["vfio-user"] === undefined ? "host" : flag);
     const [first, second] = key.split(".");
     const given = NUMERIC.has(key) && /^(\d+|0x[0-9a-f]+)$/i.test(String(value)) ? Number(value) : value;
     if (second === undefined) merged[first] = given;
     else if (merged[first] === undefined) merged[first] = { [second]: given };
     else if (typeof merged[first] === "object") (merged[first] as Tree)[second] = given;
-    if (flag === "vfio-user") (merged.host as Tree).kind = "vfio-user";
   }
   const result = v.safeParse(ConfigSchema, merged);
   if (result.success) return result.output;
   const issue = result.issues[0];
   const key = v.getDotPath(issue) ?? "";
   const flag = fromFlag.get(key);
-  const got = JSON.stringify(issue.input) ?? "nothing";
+  // JSON has no NaN and no infinity, TOML has
+  const got = typeof issue.input === "number" ? String(issue.input) : (JSON.stringify(issue.input) ?? "nothing");
   if (flag !== undefined) throw new Fault("E_USAGE", `--${flag} is ${String(issue.input)}, expected ${issue.message}`);
   if (issue.type === "strict_object") {
     const parts = key.split(".");

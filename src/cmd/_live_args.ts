@@ -1,6 +1,6 @@
 /** The flags of `epnic bench live`, apart from the rest so that help needs nothing else. */
 import type { ArgsDef } from "citty";
-import { runDirArgs, sysfsArgs } from "./_args.ts";
+import { MODEL_CORES, runDirArgs, sysfsArgs } from "./_args.ts";
 
 /** Flags of `bench` that only live looks at; the names and meanings are those of `run` where it has them too. */
 export const liveArgs = {
@@ -42,9 +42,9 @@ export const liveArgs = {
     description: "live, model: wait on this socket for a virtual machine",
   },
   "model-core": {
-    type: "string",
-    valueHint: "NAME",
-    description: "live, model: which endpoint core to be, as for run",
+    type: "enum",
+    options: [...MODEL_CORES],
+    description: "live, model: which endpoint core to be (default modern-msix)",
   },
   ...runDirArgs,
   ...sysfsArgs,

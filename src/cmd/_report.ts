@@ -121,6 +121,12 @@ export function newReport(
   };
 }
 
+/** What is wrong with a report, from the schema's first complaint. */
+export function wrongKey(path: string, kind: string, issue: v.BaseIssue<unknown>): Fault {
+  const state = issue.received === "undefined" ? "absent" : `${issue.received}, expected ${issue.expected}`;
+  return new Fault("E_CONFIG", `${path} is no report of ${kind}: key '${v.getDotPath(issue) ?? ""}' is ${state}`);
+}
+
 /** @throws Fault E_CONFIG when the file is no report, naming the key that is wrong */
 export function readReport(path: string): BenchReport {
   let value: unknown;
@@ -133,10 +139,7 @@ export function readReport(path: string): BenchReport {
   const result = v.safeParse(BenchReportSchema, value);
   if (result.success) return result.output;
   const issue = result.issues[0];
-  throw new Fault(
-    "E_CONFIG",
-    `${path} is no report of epnic bench: key '${v.getDotPath(issue) ?? ""}' is ${issue.received}, expected ${issue.expected}`,
-  );
+  throw wrongKey(path, "epnic bench", issue);
 }
 
 const significant = (n: number): string => {

@@ -1,8 +1,8 @@
 /** `epnic bench`: measure, report and compare. */
-import { writeFileSync } from "node:fs";
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { Fault } from "../hw/fault.ts";
 import { commonArgs, integer } from "./_args.ts";
+import { needOwnFlags, needWritable, writeReport } from "./_bench_args.ts";
 import type { About } from "./_help.ts";
 import { linkArgs } from "./_link_args.ts";
 import { liveArgs } from "./_live_args.ts";
@@ -33,7 +33,8 @@ const args = {
     alias: "s",
     valueHint: "LIST",
     default: DEFAULT_SIZES,
-    description: "frame sizes in bytes, separated by commas; live without it: the least and the greatest",
+    description:
+      "frame sizes in bytes, separated by commas; without it link takes 64, 1500 and 65000, live the least and the greatest",
   },
   all: { type: "boolean", alias: "a", description: "all sizes from 60 to 65000" },
   frames: {
@@ -41,30 +42,36 @@ const args = {
     alias: "n",
     valueHint: "N",
     default: "200000",
-    description: "frames of each measurement",
+    description: "cpu: frames of each measurement",
   },
   warmup: {
     type: "string",
     alias: "w",
     valueHint: "N",
     default: "300000",
-    description: "frames before the first one of each row; the compiler needs some 100000",
+    description: "cpu: frames before the first one of each row; the compiler needs some 100000",
   },
   shape: {
     type: "enum",
     options: ["single", "frags4k", "frags32k", "tso"],
     default: "single",
-    description: "a frame in one piece, or as Linux cuts large ones",
+    description: "cpu: a frame in one piece, or as Linux cuts large ones",
   },
   batch: {
     type: "string",
     alias: "b",
     valueHint: "LIST",
     default: "32",
-    description: "frames taken up in one turn at the most, separated by commas",
+    description: "cpu: frames taken up in one turn at the most, separated by commas",
   },
-  runs: { type: "string", alias: "r", valueHint: "N", default: "3", description: "measurements of each size" },
-  cpu: { type: "string", valueHint: "N", description: "pin to this CPU" },
+  runs: {
+    type: "string",
+    alias: "r",
+    valueHint: "N",
+    default: "3",
+    description: "cpu, live: measurements of each size",
+  },
+  cpu: { type: "string", valueHint: "N", description: "cpu, live: pin to this CPU" },
   output: { type: "string", alias: "o", valueHint: "FILE", description: "write the JSON report to FILE as well" },
   html: { type: "string", valueHint: "FILE", description: "write a page with charts to FILE" },
   ...linkArgs,
@@ -89,7 +96,7 @@ export const about: About = {
       "epnic bench live model --host-netns host",
       "the card with a simulated host, whose kernel answers in that namespace",
     ],
-    ["epnic bench link -a --preset rk3588 --html link.html", "three designs on one link, with charts"],
+    ["epnic bench link -a --preset rk3588 --html link.html", "all designs on one link, with charts"],
     ["epnic bench --compare old.json bench.json", "what became slower"],
   ],
   args,
@@ -131,10 +138,7 @@ async function live(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
   };
   const { benchLive } = await import("./_bench_live.ts");
   const { liveHtml } = await import("./_live_html.ts");
-  return benchLive(given.other, given, common, out, (report) => {
-    if (given.output !== undefined) writeFileSync(given.output, `${JSON.stringify(report, null, 2)}\n`);
-    if (given.html !== undefined) writeFileSync(given.html, liveHtml(report));
-  });
+  return benchLive(given.other, given, common, out, (report) => writeReport(given, report, () => liveHtml(report)));
 }
 
 /** Every preset, design, direction and size in simulated time. */
@@ -146,32 +150,39 @@ async function link(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
       : list("sizes", given.sizes, 60, 65535);
   const { benchLink } = await import("./_bench_link.ts");
   const { linkHtml } = await import("./_link_html.ts");
-  return benchLink(given, sizes, out, (report) => {
-    if (given.output !== undefined) writeFileSync(given.output, `${JSON.stringify(report, null, 2)}\n`);
-    if (given.html !== undefined) writeFileSync(given.html, linkHtml(report));
-  });
+  return benchLink(given, sizes, out, (report) => writeReport(given, report, () => linkHtml(report)));
 }
 
 export default defineCommand({
   meta: { name: "bench", description: about.summary },
   args,
-  async run({ args, data }) {
+  async run({ args, rawArgs, data }) {
     const out = data as Out;
-    if (args.compare) return compare([args.mode, args.other], out);
+    if (args.compare) {
+      needOwnFlags("--compare", rawArgs);
+      return compare([args.mode, args.other], out);
+    }
     const mode = MODES.find((m) => m === args.mode) as Mode | undefined;
     if (mode === undefined) {
       const { nearest } = await import("./_nearest.ts");
       const guess = args.mode && nearest(args.mode, MODES);
-      if (args.mode === undefined) throw new Fault("E_USAGE", "nothing to measure is named", MODES.join(" or "));
+      if (args.mode === undefined)
+        throw new Fault("E_USAGE", "nothing to measure is named", `one of ${MODES.join(", ")}`);
       throw new Fault(
         "E_USAGE",
         `unknown measurement '${args.mode}'`,
-        guess ? `did you mean '${guess}'?` : MODES.join(" or "),
+        guess ? `did you mean '${guess}'?` : `one of ${MODES.join(", ")}`,
       );
     }
+    needOwnFlags(mode, rawArgs);
+    if (mode !== "live" && args.other !== undefined) {
+      throw new Fault("E_USAGE", `unexpected argument '${args.other}': bench ${mode} takes none`);
+    }
+    if (args.all && rawArgs.some((a) => a.startsWith("--sizes="))) {
+      throw new Fault("E_USAGE", "--all and --sizes are both given");
+    }
+    needWritable(args);
     if (mode === "live") return live(args, out);
-    if (args.other !== undefined) throw new Fault("E_USAGE", `unexpected argument '${args.other}'`);
-    if (args.all && args.sizes !== DEFAULT_SIZES) throw new Fault("E_USAGE", "--all and --sizes are both given");
     if (mode === "link") return link(args, out);
     const options = {
       sizes: args.all ? [...ALL_SIZES] : list("sizes", args.sizes, 60, 65535),
@@ -184,6 +195,7 @@ export default defineCommand({
     };
     (await import("./_jit.ts")).needJit();
     const { newReport, reportTable, reportWarnings } = await import("./_report.ts");
+    const { reportHtml } = await import("./_report_html.ts");
     const { measure } = await import("../engine/bench.ts");
     if (options.cpu !== null) (await import("../hw/affinity.ts")).pinTo(options.cpu);
     const report = newReport(mode, null, { ...options });
@@ -192,8 +204,7 @@ export default defineCommand({
       out.log.debug(`${row.case} ${row.frame_bytes} B: ${row.cpu_ns_per_frame.median.toFixed(1)} ns/frame`);
     }
     for (const w of reportWarnings(report)) out.log.warn(w);
-    if (args.output !== undefined) writeFileSync(args.output, `${JSON.stringify(report, null, 2)}\n`);
-    if (args.html !== undefined) writeFileSync(args.html, (await import("./_report_html.ts")).reportHtml(report));
+    writeReport(args, report, () => reportHtml(report));
     if (out.options.json) out.json(report);
     else out.print(reportTable(report));
     return 0;

@@ -1,6 +1,7 @@
 /** `epnic probe`: what is here, what it can do, what is missing. Changes nothing. */
 import { type ArgsDef, defineCommand } from "citty";
-import { commonArgs, deviceArgs, deviceOf, sysfsArgs } from "./_args.ts";
+import { Fault } from "../hw/fault.ts";
+import { commonArgs, DEFAULT_CORE, deviceArgs, deviceOf, MODEL_CORES, sysfsArgs } from "./_args.ts";
 import type { About } from "./_help.ts";
 import type { Inspected } from "./_inspect.ts";
 import type { Cell, Out } from "./_out.ts";
@@ -9,10 +10,9 @@ import type { Prerequisite } from "./_prereq.ts";
 const args = {
   ...deviceArgs,
   "model-core": {
-    type: "string",
-    valueHint: "NAME",
-    default: "modern-msix",
-    description: "with the device model: which endpoint core it is",
+    type: "enum",
+    options: [...MODEL_CORES],
+    description: `with the device model: which endpoint core it is (default ${DEFAULT_CORE})`,
   },
   ...sysfsArgs,
   ...commonArgs,
@@ -147,8 +147,16 @@ export default defineCommand({
     const named = deviceOf(args);
     const one = named === "" ? undefined : resolveDevice(named, root);
     const forModel = one === null;
+    const core = args["model-core"];
+    if (core !== undefined && !forModel) {
+      throw new Fault(
+        "E_USAGE",
+        `--model-core is ${core}, and the device is not 'model'`,
+        `epnic probe model --model-core ${core}`,
+      );
+    }
     const controllers: Inspected[] = [];
-    if (one === null) controllers.push(await inspectModel(args["model-core"], registers));
+    if (one === null) controllers.push(await inspectModel(core ?? DEFAULT_CORE, registers));
     else for (const c of one ? [one] : listControllers(root)) controllers.push(await inspectBoard(c, root, registers));
     const needs = (await prerequisites(root)).filter((p) => !forModel || ["run", "tap"].includes(p.neededFor));
     if (out.options.json) {

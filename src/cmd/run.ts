@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { type ArgsDef, defineCommand } from "citty";
 import { Fault } from "../hw/fault.ts";
-import { commonArgs, deviceArgs, deviceOf, runDirArgs, sysfsArgs } from "./_args.ts";
+import { commonArgs, deviceArgs, deviceOf, MODEL_CORES, runDirArgs, sysfsArgs } from "./_args.ts";
 import type { About } from "./_help.ts";
 import type { Out } from "./_out.ts";
 
@@ -62,9 +62,9 @@ const args = {
     description: "model: offer the function on this socket to a virtual machine instead",
   },
   "model-core": {
-    type: "string",
-    valueHint: "NAME",
-    description: "model: which endpoint core to be: modern-msix (the default), modern-intx, legacy-msix or legacy-intx",
+    type: "enum",
+    options: [...MODEL_CORES],
+    description: "model: which endpoint core to be (default modern-msix)",
   },
   strict: {
     type: "boolean",
@@ -105,7 +105,7 @@ export default defineCommand({
   args,
   async run({ args, data }) {
     const out = data as Out;
-    const { DEFAULT_CONFIG, readConfig, resolveConfig, FLAG_KEYS } = await import("./_config.ts");
+    const { DEFAULT_CONFIG, readConfig, resolveConfig, FLAG_KEYS, needModel } = await import("./_config.ts");
     const path = args.config ?? DEFAULT_CONFIG;
     const file = args.config !== undefined || existsSync(path) ? readConfig(path) : {};
     const flags = Object.fromEntries(["host", ...Object.keys(FLAG_KEYS)].map((k) => [k, args[k]]));
@@ -116,10 +116,11 @@ export default defineCommand({
 
     const { MODEL, resolveDevice } = await import("./_device.ts");
     const device = resolveDevice(named, args["sysfs-root"])?.name ?? MODEL;
+    needModel(device, flags);
     const { engineOptions, engineLog } = await import("./_engine.ts");
     const options = engineOptions(config, device, args["run-dir"], args["sysfs-root"]);
     if (args.check) {
-      const resolved = { ...config, device };
+      const resolved = Object.assign({ device }, config, { device });
       if (out.options.json) out.json({ version: 1, config: resolved });
       else out.print(Bun.TOML.stringify(resolved).trimEnd());
       return 0;

@@ -15,7 +15,7 @@ import {
   unlinkSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import type { Controller } from "../hw/controller.ts";
 import { Fault } from "../hw/fault.ts";
 import { findController, type SysfsController } from "../hw/sysfs.ts";
@@ -215,7 +215,9 @@ function bindPlatform(c: SysfsController, o: BindOptions, plan: Plan): void {
     plan.write(start, "0", "stop the link");
     for (const f of others) {
       const link = join(controller, f);
-      plan.add("unlink", link, "", "take the other function away", `ln -s ${readlinkSync(link)} ${link}`);
+      // configfs resolves a relative target from the working directory, not from the link's
+      const target = resolve(controller, readlinkSync(link));
+      plan.add("unlink", link, "", "take the other function away", `ln -s ${target} ${link}`);
     }
   }
   const fn = join(driver, OURS);
@@ -233,7 +235,7 @@ function bindPlatform(c: SysfsController, o: BindOptions, plan: Plan): void {
     ["revid", hex(modern ? 1 : 0, 2), "transitional devices have 0"],
     ["baseclass_code", hex(2, 2), "network controller"],
     ["subclass_code", hex(0, 2), "Ethernet"],
-    ["progif_code", hex(0, 2), ""],
+    ["progif_code", hex(0, 2), "no programming interface"],
     ["subsys_vendor_id", hex(VIRTIO_VENDOR), "virtio"],
     ["subsys_id", hex(modern ? 0x1100 : VIRTIO_ID_NET), modern ? "any" : "device type: net"],
     ["interrupt_pin", hex(1, 2), "INTA"],

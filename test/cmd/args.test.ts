@@ -45,6 +45,10 @@ describe("readCommandLine", () => {
     expect(read("-i", "-1").argv).toEqual(["--interval=-1", "--"]);
     expect(fault("-i", "-j").message).toBe("-i needs a value (SEC)");
   });
+  test("an empty argument is none that was left out", () => {
+    expect(fault("").message).toBe("an argument is empty");
+    expect(fault("--", "").message).toBe("an argument is empty");
+  });
   test("after -- everything is an argument", () => {
     expect(read("--", "--json").positionals).toEqual(["--json"]);
   });

@@ -1,11 +1,25 @@
 /** `bind` through the real entry, on a copy of a captured board. */
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readFileSync, readlinkSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { lock } from "../../src/cmd/_lock.ts";
 import { type BoardCopy, copyBoard } from "./_board.ts";
-import { cli, expectFailure, golden } from "./_cli.ts";
+import { cli, command, expectFailure, golden } from "./_cli.ts";
 
 const DEVICE = "a40000000.pcie-ep";
 const runDir = mkdtempSync(join(tmpdir(), "epnic-bind-"));
@@ -87,6 +101,78 @@ describe("binding", () => {
     expect(r.status).toBe(0);
     expect(r.stdout).toContain(`rm ${join(ep, "controllers", DEVICE, "func1")}`);
   });
+  /** What configfs does by itself: a group's attributes go with it. */
+  const emptyGroup = (): void => {
+    const group = join(ep, "functions/pci_epf_test/epnic");
+    for (const f of readdirSync(group)) unlinkSync(join(group, f));
+  };
+  const tree = (): string[] =>
+    readdirSync(ep, { recursive: true, withFileTypes: true })
+      .map((f) => {
+        const path = join(f.parentPath, f.name);
+        if (f.isDirectory()) return path;
+        return `${path} ${f.isSymbolicLink() ? realpathSync(path) : readFileSync(path, "utf8").trim()}`;
+      })
+      .sort();
+  test("--unbind gives the tree back as it was, twice is once", async () => {
+    free();
+    writeFileSync(join(ep, "controllers", DEVICE, "start"), "0\n");
+    const before = tree();
+    expect((await bind(DEVICE)).status).toBe(0);
+    emptyGroup();
+    const r = await bind("-u", DEVICE);
+    expect(r).toEqual({
+      status: 0,
+      stdout: `${DEVICE}: unbind done, 3 writes\nundo: epnic bind ${DEVICE}\n`,
+      stderr: "",
+    });
+    expect(tree()).toEqual(before);
+    expect((await bind("-u", DEVICE)).stdout).toBe(`${DEVICE}: already unbound, nothing to do\n`);
+    expect(tree()).toEqual(before);
+  });
+  test("the undo of --force puts back what was taken away, and the link's state", async () => {
+    writeFileSync(join(ep, "controllers", DEVICE, "start"), "1\n");
+    const before = tree();
+    const r = await bind("-f", DEVICE);
+    const undo = /^undo: (.*)$/m.exec(r.stdout)?.[1] ?? "";
+    expect(undo).toStartWith(`epnic bind --unbind ${DEVICE} && ln -s /`);
+    expect(JSON.parse((await bind("-fnj", DEVICE)).stdout).undo).toBe("");
+    emptyGroup();
+    const epnic = `epnic() { ${command([]).join(" ")} "$@" --sysfs-root ${copy.root} --run-dir ${runDir}; }`;
+    const sh = Bun.spawnSync(["sh", "-ec", `${epnic}; cd /; ${undo}`]);
+    expect(sh.stderr.toString()).toBe("");
+    expect(tree()).toEqual(before);
+  });
+  test("a signal in the middle waits for the last write", async () => {
+    free();
+    const start = join(ep, "controllers", DEVICE, "start");
+    rmSync(start);
+    // a FIFO holds the last write until somebody reads
+    Bun.spawnSync(["mkfifo", start]);
+    const child = Bun.spawn([...command(["bind", DEVICE, "--sysfs-root", copy.root, "--run-dir", runDir])], {
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const link = join(ep, "controllers", DEVICE, "epnic");
+    for (const end = Date.now() + 20_000; !existsSync(link) && Date.now() < end; await Bun.sleep(5)) {
+      try {
+        // while it plans, it reads; nobody there: ENXIO
+        const fd = openSync(start, constants.O_WRONLY | constants.O_NONBLOCK);
+        writeSync(fd, "0\n");
+        closeSync(fd);
+      } catch (e) {
+        expect((e as NodeJS.ErrnoException).code).toBe("ENXIO");
+      }
+    }
+    expect(existsSync(link)).toBe(true);
+    child.kill("SIGINT");
+    child.kill("SIGTERM");
+    await Bun.sleep(100);
+    expect(child.exitCode).toBeNull();
+    expect(await Bun.file(start).text()).toBe("1\n");
+    expect(await child.exited).toBe(0);
+    expect(await new Response(child.stdout).text()).toContain("bind done");
+  }, 30_000);
   test("a run has it: refused even with --force", async () => {
     free();
     const held = lock(runDir, DEVICE);

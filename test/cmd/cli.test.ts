@@ -4,7 +4,7 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { COMMANDS } from "../../src/main.ts";
-import { cli, command, expectFailure, golden, hasCommand, isRoot, REPO } from "./_cli.ts";
+import { cli, command, expectFailure, FIXTURES, golden, hasCommand, isRoot, REPO } from "./_cli.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "epnic-cli-"));
 chmodSync(dir, 0o755);
@@ -43,6 +43,26 @@ describe("version", () => {
   test("as JSON", async () => {
     expect(JSON.parse((await cli(["-jV"])).stdout)).toMatchObject({ version: 1, epnic: version });
   });
+});
+
+describe("help and version as words", () => {
+  test.each([
+    [["help"], ["--help"]],
+    [
+      ["help", "run"],
+      ["run", "--help"],
+    ],
+    [
+      ["-j", "version"],
+      ["-j", "--version"],
+    ],
+  ])("%p is %p", async (words, flags) => {
+    const r = await cli(words);
+    expect(r).toEqual(await cli(flags));
+    expect(r.status).toBe(0);
+  });
+  test("help of what is not there", async () =>
+    expectFailure(await cli(["help", "stta"]), 2, "unknown command 'stta'", "did you mean 'stat'?"));
 });
 
 describe("usage errors", () => {
@@ -161,6 +181,14 @@ describe("run --check", () => {
     expectFailure(await check("--queue-size", "100"), 2, "--queue-size is 100, expected a power of two");
     expectFailure(await check("--personality", "modrn"), 2, "did you mean 'modern'?");
     expectFailure(await check("other", "--device", "model"), 2, "two devices are named");
+  });
+  test("flags of the model for a board", async () => {
+    writeFileSync(config, "");
+    const root = ["a40000000.pcie-ep", "--sysfs-root", join(FIXTURES, "boards/rk3588")];
+    for (const flags of [["--strict"], ["--host-tap", "t0"], ["--model-core", "legacy-intx"], ["--host", "built-in"]]) {
+      expectFailure(await check(...root, ...flags), 2, `${flags[0]} is for the device 'model', the device is 'a4`);
+    }
+    expect((await check(...root, "--irq", "intx")).stdout).toStartWith('device = "a40000000.pcie-ep"\n');
   });
   test("absent file, absent device, unknown device", async () => {
     expectFailure(await cli(["run", "--check", "--config", join(dir, "none")]), 2, "cannot be read: ENOENT");

@@ -2,7 +2,8 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FLAG_KEYS, MODEL_CORES, readConfig, resolveConfig } from "../../src/cmd/_config.ts";
+import { MODEL_CORES } from "../../src/cmd/_args.ts";
+import { FLAG_KEYS, needModel, readConfig, resolveConfig } from "../../src/cmd/_config.ts";
 import { engineOptions } from "../../src/cmd/_engine.ts";
 import { about } from "../../src/cmd/run.ts";
 import { Fault } from "../../src/hw/fault.ts";
@@ -123,6 +124,52 @@ describe("readConfig", () => {
     expect(fault(() => readConfig(join(dir, "none.toml"))).message).toContain("cannot be read: ENOENT");
   });
   test("done", () => rmSync(dir, { recursive: true }));
+});
+
+describe("whose host", () => {
+  test("--host wins over the file, either way", () => {
+    const file = '[host]\nkind = "vfio-user"\npath = "/run/s"';
+    expect(resolve(file).host.kind).toBe("vfio-user");
+    expect(resolve(file, { host: "built-in" }).host.kind).toBe("built-in");
+    expect(resolve('[host]\ntap = "t0"', { host: "vfio-user:/a" }).host).toMatchObject({
+      kind: "vfio-user",
+      path: "/a",
+    });
+    expect(resolve("", { "vfio-user": "plain:/a" }).host).toMatchObject({ kind: "vfio-user", path: "plain:/a" });
+    expect(resolve("", { host: "vfio-user:/a", "vfio-user": "/a" }).host.path).toBe("/a");
+  });
+  test.each([
+    [{ host: "built-in", "vfio-user": "/a" }, "--host is built-in and --vfio-user is /a"],
+    [{ host: "vfio-user:/a", "vfio-user": "/b" }, "--host is vfio-user:/a and --vfio-user is /b"],
+    [{ "vfio-user": "/a", "host-tap": "t" }, "--host-tap is for the built-in host, --vfio-user /a is another"],
+    [{ host: "vfio-user:/a", "host-netns": "n" }, "--host-netns is for the built-in host, --vfio-user /a is another"],
+    [{ host: "vfio-user:rel" }, "--host is rel, expected an absolute socket path"],
+    [{ host: "vfio-user:" }, "--host is vfio-user:, expected built-in or vfio-user:PATH"],
+    [{ host: "qemu" }, "--host is qemu, expected built-in or vfio-user:PATH"],
+  ])("%p is refused", (flags, message) => {
+    const f = fault(() => resolve("", flags));
+    expect(f.code).toBe("E_USAGE");
+    expect(f.message).toStartWith(message);
+  });
+  test("a table that is none is said to be none", () => {
+    expect(fault(() => resolve("host = 3", { host: "built-in" })).message).toContain("key 'host' in");
+  });
+  test("flags of the model are not for a board", () => {
+    for (const flags of [
+      { strict: true },
+      { "host-tap": "t" },
+      { "model-core": "legacy-intx" },
+      { host: "built-in" },
+    ]) {
+      expect(fault(() => needModel("a4.pcie-ep", flags)).message).toEndWith("the device is 'a4.pcie-ep'");
+      needModel("model", flags);
+    }
+    needModel("a4.pcie-ep", { strict: false, mtu: "9000" });
+  });
+});
+
+test("a number that JSON does not have is told as it is", () => {
+  expect(fault(() => resolve("mtu = nan")).message).toContain("is NaN, expected an integer from 68 to 65535");
 });
 
 describe("engineOptions", () => {

@@ -62,7 +62,18 @@ describe("the model", () => {
     );
   });
   test("an unknown core", async () =>
-    expectFailure(await cli(["probe", "model", "--model-core", "x"]), 3, 'no model core "x"', "modern-msix"));
+    expectFailure(
+      await cli(["probe", "model", "--model-core", "legacy-intxx"]),
+      2,
+      "--model-core is 'legacy-intxx', expected one of modern-msix, modern-intx, legacy-msix, legacy-intx",
+      "did you mean 'legacy-intx'?",
+    ));
+  test("a core for what is not the model", async () =>
+    expectFailure(
+      await cli(["probe", "--model-core", "legacy-intx"]),
+      2,
+      "epnic probe model --model-core legacy-intx",
+    ));
 });
 
 describe("boards", () => {

@@ -1,7 +1,9 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { commonArgs } from "../../src/cmd/_args.ts";
+import { FLAGS_OF } from "../../src/cmd/_bench_args.ts";
 import { jitIsOn } from "../../src/cmd/_jit.ts";
 import {
   type BenchReport,
@@ -13,6 +15,7 @@ import {
   reportWarnings,
 } from "../../src/cmd/_report.ts";
 import { reportHtml } from "../../src/cmd/_report_html.ts";
+import { about } from "../../src/cmd/bench.ts";
 import { cli, expectFailure, golden } from "./_cli.ts";
 
 // long only on a machine that is busy with other things
@@ -159,7 +162,36 @@ describe("bench arguments", () => {
     [["bench", "cpu", "-n", "0"], "--frames is '0', expected an integer from 1"],
     [["bench", "cpu", "--shape", "frags"], "--shape is 'frags', expected one of single, frags4k, frags32k"],
     [["bench", "cpu", "-r", "0"], "--runs is '0', expected an integer from 1"],
+    [["bench", "live", "model", "-s", "60", "-a"], "--all and --sizes are both given"],
+    [["bench", "link", "-s", "60,1514,65000", "-a"], "--all and --sizes are both given"],
+    [["bench", "cpu", "--preset", "rk3588"], "--preset is for bench link, this is bench cpu"],
+    [["bench", "live", "model", "-b", "4"], "--batch is for bench cpu, this is bench live"],
+    [["bench", "link", "--runs", "4"], "--runs is for bench cpu and live, this is bench link"],
+    [
+      ["bench", "--compare", "-o", "x", "a", "b"],
+      "--output is for bench cpu and link and live, this is bench --compare",
+    ],
+    [["bench", "live", "model", "--vfio-user", "/a", "--host-tap", "t"], "--host-tap is for the built-in host"],
   ])("%p", async (args, message) => expectFailure(await cli(args), 2, message));
+});
+
+test("every flag of bench is for a measurement", () => {
+  const all = Object.values(FLAGS_OF).flat() as string[];
+  for (const [name, def] of Object.entries(about.args)) {
+    if (def.type !== "positional" && !(name in commonArgs)) expect(all, name).toContain(name);
+  }
+  for (const flag of all) expect(Object.keys(about.args)).toContain(flag);
+});
+
+test("a report that cannot be written is said before the measurement", async () => {
+  const began = performance.now();
+  // the frames of an hour
+  const cpu = ["bench", "cpu", "-n", "100000000", "-w", "100000000"];
+  expectFailure(await cli([...cpu, "-o", join(dir, "no/o.json")]), 1, "--output", "cannot be written: ENOENT");
+  expectFailure(await cli([...cpu, "--html", dir]), 1, `--html ${dir} cannot be written: EISDIR`);
+  expectFailure(await cli([...cpu, "-o", join(dir, "a.json", "o.json")]), 1, "cannot be written: ENOTDIR");
+  expect(performance.now() - began).toBeLessThan(15_000);
+  expect(existsSync(join(dir, "no"))).toBe(false);
 });
 
 test("bench cpu measures, prints and writes", async () => {
