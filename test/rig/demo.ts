@@ -4,7 +4,7 @@
  * checksum at the far end, in both personalities, prints `stat`, and takes away everything it made, also when it is
  * interrupted. Ends with the line "demo: ok".
  */
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
@@ -40,21 +40,38 @@ function cleanup(): void {
   }
 }
 
-/** Root, or an own user namespace in which we are root; and the two tools, from Debian when they are absent. */
-function prerequisites(): void {
-  if (process.getuid?.() !== 0) {
-    if (process.env.EPNIC_DEMO_NS !== "1") {
-      const inner = `mount -t tmpfs none /run && exec "$0" "$@"`;
-      const r = Bun.spawnSync(["unshare", "-Urnm", "sh", "-c", inner, bun, import.meta.path], {
-        env: { ...process.env, EPNIC_DEMO_NS: "1" },
-        stdio: ["inherit", "inherit", "inherit"],
-      });
-      cleanup();
-      if (r.exitCode === 0) process.exit(0);
-    }
-    throw new DemoError("needs root, or a user namespace (unshare -Urnm failed): run it as root");
+/** As root of a user namespace of our own, the demo again. @returns its exit status */
+async function inUserNamespace(): Promise<number> {
+  const enter = ["unshare", "-Urnm"];
+  const may =
+    Bun.which("unshare") === null ? null : Bun.spawnSync([...enter, "true"], { stdio: ["ignore", "ignore", "pipe"] });
+  if (may?.exitCode !== 0) {
+    const why = may === null ? "there is no unshare(1)" : may.stderr.toString().trim();
+    throw new DemoError(`needs root, or a user namespace, which cannot be had (${why}): run it as root`);
   }
-  if (!existsSync("/dev/net/tun")) throw new DemoError("needs /dev/net/tun: modprobe tun");
+  const again = Bun.spawn([...enter, "sh", "-c", 'mount -t tmpfs none /run && exec "$0" "$@"', bun, import.meta.path], {
+    env: { ...process.env, EPNIC_DEMO_NS: "1" },
+    stdio: ["inherit", "inherit", "inherit"],
+  });
+  undo.push(() => again.kill("SIGTERM"));
+  return again.exited;
+}
+
+/** Root, or an own user namespace in which we are root; and the two tools, from Debian when they are absent. */
+async function prerequisites(): Promise<void> {
+  const tun = "/dev/net/tun";
+  if (!existsSync(tun)) throw new DemoError(`needs ${tun}: modprobe tun`);
+  try {
+    // in a user namespace the file's own permissions count
+    accessSync(tun, constants.R_OK | constants.W_OK);
+  } catch {
+    throw new DemoError(`needs root, or ${tun} that everybody may open: run it as root, or chmod a+rw ${tun}`);
+  }
+  if (process.getuid?.() !== 0) {
+    const status = await inUserNamespace();
+    cleanup();
+    process.exit(status);
+  }
   const missing: string[] = [];
   if (Bun.which("ip") === null) missing.push("iproute2");
   if (Bun.which("ping") === null) missing.push("iputils-ping");
@@ -121,8 +138,14 @@ async function transfer(label: string, from: string, to: string, address: string
   return got.bytes;
 }
 
-function ping(label: string, from: string, address: string): void {
-  const text = sh("ip", "netns", "exec", from, "ping", "-c", "10", "-i", "0.05", "-W", "10", address);
+async function ping(label: string, from: string, address: string): Promise<void> {
+  const cmd = ["ip", "netns", "exec", from, "ping", "-c", "10", "-i", "0.05", "-W", "10", address];
+  const p = Bun.spawn(cmd, { stdout: "pipe", stderr: "pipe" });
+  undo.push(() => p.kill("SIGKILL"));
+  const text = await new Response(p.stdout).text();
+  if ((await p.exited) !== 0) {
+    throw new DemoError(`${cmd.join(" ")}: exit ${p.exitCode}: ${text}${await new Response(p.stderr).text()}`.trim());
+  }
   const loss = /(\d+)% packet loss/.exec(text)?.[1];
   const rtt = /= ([\d.]+)\/([\d.]+)\/([\d.]+)/.exec(text);
   if (loss !== "0") throw new DemoError(`${label}: ${loss}% packet loss`);
@@ -165,8 +188,8 @@ async function round(personality: "modern" | "legacy", net: number): Promise<voi
   await until("the link comes up", 15, () => carrier(HOST, "eph0") && carrier(BOARD, "epb0"));
   // Linux starts a netdev's queue a moment after it shows the carrier; frames sent in between are dropped there.
   await Bun.sleep(300);
-  ping("host -> board", HOST, b);
-  ping("board -> host", BOARD, a);
+  await ping("host -> board", HOST, b);
+  await ping("board -> host", BOARD, a);
   await transfer("host -> board", HOST, BOARD, b, 5001);
   await transfer("board -> host", BOARD, HOST, a, 5002);
   console.log(sh(binary, "stat", "model", "--run-dir", runDir).trimEnd().replace(/^/gm, "  "));
@@ -192,16 +215,16 @@ async function round(personality: "modern" | "legacy", net: number): Promise<voi
 let frames = 0;
 let bytes = 0;
 
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+for (const [signal, status] of Object.entries({ SIGHUP: 129, SIGINT: 130, SIGTERM: 143 })) {
   process.on(signal, () => {
     cleanup();
     console.error(`demo: interrupted by ${signal}; everything was taken away`);
-    process.exit(signal === "SIGINT" ? 130 : 143);
+    process.exit(status);
   });
 }
 
 try {
-  prerequisites();
+  await prerequisites();
   if (!existsSync(binary)) throw new DemoError(`${binary} is missing: bun run build`);
   for (const ns of [HOST, BOARD]) {
     sh("ip", "netns", "add", ns);
@@ -214,6 +237,8 @@ try {
   console.log(`moved ${frames} frames, ${bytes} bytes`);
   console.log("demo: ok");
 } catch (e) {
+  // ^C goes to all of us: a child that ended by it must not be taken for the reason
+  await Bun.sleep(100);
   cleanup();
   if (engineLog !== "") console.error(`--- epnic run said:\n${engineLog.split("\n").slice(-30).join("\n")}`);
   console.error(`demo: failed: ${e instanceof DemoError ? e.message : (e as Error).stack}`);
