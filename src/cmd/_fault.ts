@@ -23,6 +23,8 @@ export const EXIT_STATUS_TEXT: readonly (readonly [number, string])[] = [
   [3, "no such device, or no run that could be asked"],
   [4, "the device is busy or already bound"],
   [77, "a permission or a prerequisite is missing (root, kernel option, memory, capability of the controller)"],
+  [130, "ended by SIGINT; run: only by a second signal, without draining"],
+  [143, "ended by SIGTERM; run: only by a second signal, without draining"],
 ];
 
 const SYSTEM_CODES: Readonly<Record<string, FaultCode>> = { EACCES: "E_PERM", EPERM: "E_PERM", EBUSY: "E_BUSY" };

@@ -13,6 +13,9 @@ export async function abouts(): Promise<About[]> {
   return Promise.all(Object.values(COMMANDS).map(async (c) => (await c.load()).about));
 }
 
+/** of the text; mandoc wants one, and the day of the build would make every build another */
+const DATE = "2026-11-22";
+
 /** Text for roff: backslashes, hyphens that must stay minus signs, and lines that would be requests. */
 const esc = (s: string): string =>
   s
@@ -28,7 +31,7 @@ function page(name: string, summary: string, sections: readonly (readonly [strin
   const body = sections.map(([title, text]) => `.SH ${title}\n${text}`).join("\n");
   const title = name.toUpperCase().replaceAll("-", "\\-");
   return `.\\" generated from the command's definitions: UPDATE_GOLDENS=1 bun test test/cmd/docs.test.ts
-.TH ${title} 8 "" "epnic ${pkg.version}" "System Administration"
+.TH ${title} 8 "${DATE}" "epnic ${pkg.version}" "System Administration"
 .SH NAME
 ${esc(name)} \\- ${esc(summary)}
 ${body}
@@ -133,11 +136,17 @@ export async function bashCompletion(): Promise<string> {
       });
     const hint = positionals.length > 0 ? hintOf(...positionals[0]) : "";
     const words = hint === "DEVICE" ? "$(_epnic_devices)" : hint.replaceAll("|", " ");
+    const second =
+      a.name === "bench"
+        ? `
+          elif [[ " \${COMP_WORDS[*]} " == *" --compare "* ]]; then COMPREPLY=($(compgen -f -- "$cur")); return
+          elif [[ " \${COMP_WORDS[*]} " == *" live "* ]]; then words="$(_epnic_devices)"`
+        : "";
     return `    ${a.name})
       case $prev in
 ${values.join("\n")}
         *)
-          if [[ $cur == -* ]]; then words="${flagNames(a.args).join(" ")}"
+          if [[ $cur == -* ]]; then words="${flagNames(a.args).join(" ")}"${second}
           else words="${words}"
           fi ;;
       esac ;;`;

@@ -29,6 +29,12 @@ describe.each(Object.keys(pages))("%s", (name) => {
     }
   });
 });
+test.skipIf(!hasCommand("mandoc"))("mandoc finds nothing to complain about", () => {
+  const files = Object.keys(pages).map((f) => join(FIXTURES, "man", f));
+  const r = Bun.spawnSync(["mandoc", "-T", "lint", "-W", "warning", ...files]);
+  expect(r.stdout.toString()).toBe("");
+});
+if (!hasCommand("mandoc")) console.log("skipped: linting man pages needs mandoc");
 if (!hasCommand("groff")) console.log("skipped: formatting man pages needs groff");
 
 test("every exit status is documented", () => {
@@ -55,6 +61,9 @@ describe("bash completion", async () => {
     expect(complete("epnic", "run", "mo")).toEqual(["model"]);
     expect(complete("epnic", "stat", "-d", "mo")).toEqual(["model"]);
     expect(complete("epnic", "bench", "c")).toEqual(["cpu"]);
+    expect(complete("epnic", "bench", "live", "mo")).toEqual(["model"]);
+    expect(complete("epnic", "bench", "--compare", "/etc/host")).toContain("/etc/hosts");
+    expect(complete("epnic", "probe", "model", "--model-core", "legacy-i")).toEqual(["legacy-intx"]);
     expect(complete("epnic", "run", "--mtu", "")).toEqual([""]);
   });
 });
