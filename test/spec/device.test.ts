@@ -345,6 +345,13 @@ describe("6.2 reserved feature bits", () => {
     expect([(word >>> (V.F_ACCESS_PLATFORM - 32)) & 1, (word >>> (V.F_ORDER_PLATFORM - 32)) & 1]).toEqual([1, 1]);
   });
 
+  test("6.3 ANY_LAYOUT is offered by every legacy set; bit 30 is not, nor NOTIFY_ON_EMPTY", () => {
+    for (const set of Object.values(FEATURE_SETS)) {
+      expect((set.legacy >>> V.F_ANY_LAYOUT) & 1).toBe(1);
+      for (const bit of [24, 30]) expect((set.legacy >>> bit) & 1).toBe(0);
+    }
+  });
+
   test("6.2 never offered: packed rings, SR-IOV's shadow aside, no bit that a stock driver would stumble over", () => {
     for (const set of Object.values(FEATURE_SETS)) {
       for (const bit of [V.F_RING_PACKED - 32, 9, V.F_INDIRECT_DESC, 25, 30]) expect((set.modern >>> bit) & 1).toBe(0);

@@ -5,6 +5,7 @@
  */
 import { Fault } from "../../hw/fault.ts";
 import {
+  F_ANY_LAYOUT,
   F_CSUM,
   F_EVENT_IDX,
   F_GUEST_CSUM,
@@ -31,11 +32,13 @@ const SAFE = wordOf(F_CSUM, F_MAC, F_HOST_TSO4, F_HOST_TSO6, F_MRG_RXBUF, F_STAT
 const MODERN_DEFAULT = SAFE | wordOf(F_GUEST_CSUM, B_ORDER_PLATFORM, F_GUEST_TSO4);
 // GUEST_TSO6 (8) stands for RING_RESET (40): served, but not yet tried with a stock kernel, so only by number.
 const MODERN_WIDE = MODERN_DEFAULT | wordOf(F_MTU, B_NOTIFICATION_DATA, F_EVENT_IDX);
-const LEGACY_DEFAULT = SAFE | wordOf(F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6);
+/** 6.3: a transitional device must offer ANY_LAYOUT; with it Linux puts the header in front of a frame, into one descriptor */
+const LEGACY_SAFE = SAFE | wordOf(F_ANY_LAYOUT);
+const LEGACY_DEFAULT = LEGACY_SAFE | wordOf(F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6);
 const LEGACY_WIDE = LEGACY_DEFAULT | wordOf(F_MTU, F_INDIRECT_DESC, F_EVENT_IDX);
 
 export const FEATURE_SETS: Readonly<Record<string, { modern: number; legacy: number }>> = {
-  safe: { modern: SAFE, legacy: SAFE },
+  safe: { modern: SAFE, legacy: LEGACY_SAFE },
   default: { modern: MODERN_DEFAULT, legacy: LEGACY_DEFAULT },
   wide: { modern: MODERN_WIDE, legacy: LEGACY_WIDE },
 };

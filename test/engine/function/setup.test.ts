@@ -30,7 +30,10 @@ describe("feature words", () => {
     expect(bits(featureWord("safe", "modern"))).toEqual([0, 5, 11, 12, 15, 16]);
     expect(bits(featureWord("default", "modern"))).toEqual([0, 1, 4, 5, 7, 11, 12, 15, 16]);
     expect(bits(featureWord("wide", "modern"))).toEqual([0, 1, 3, 4, 5, 6, 7, 11, 12, 15, 16, 29]);
-    expect(bits(featureWord("wide", "legacy"))).toEqual([0, 1, 3, 5, 7, 8, 11, 12, 15, 16, 28, 29]);
+    // legacy has no select, so nothing coincides; 27 is ANY_LAYOUT
+    expect(bits(featureWord("safe", "legacy"))).toEqual([0, 5, 11, 12, 15, 16, 27]);
+    expect(bits(featureWord("default", "legacy"))).toEqual([0, 1, 5, 7, 8, 11, 12, 15, 16, 27]);
+    expect(bits(featureWord("wide", "legacy"))).toEqual([0, 1, 3, 5, 7, 8, 11, 12, 15, 16, 27, 28, 29]);
     for (const name of ["safe", "default", "wide"])
       for (const p of ["modern", "legacy"] as const)
         expect(featureWord(`0x${(featureWord(name, p) >>> 0).toString(16)}`, p)).toBe(featureWord(name, p));
