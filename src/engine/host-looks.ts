@@ -85,6 +85,11 @@ export class HostLooks extends HostUsed {
     this.rare = false;
   }
 
+  /** No look in this step: what comes next on the payload's channel must not stand behind it. */
+  protected standBack(): void {
+    if (this.wait <= 0) this.wait = 1;
+  }
+
   /** hostIdx was moved. */
   protected newsCame(): void {
     this.elder = this.count;

@@ -338,6 +338,7 @@ export class HostMirror extends HostNotices {
     this.seen = this.target;
     this.ready = this.target;
     this.state = IDLE;
+    if (this.guessed) this.standBack();
   }
 
   /** Ask for descriptor `d`, joined with its neighbours to one element where the gap is under a cache line. */

@@ -10,6 +10,8 @@ import type { ToHost } from "./to-host.ts";
 /** short turns in a row, while only a notification is waited for, and while something is under way */
 const HEARING_TURNS = 16;
 const AWAITING_TURNS = 32;
+/** while looks go on */
+const LOOKING_TURNS = 2;
 
 export class Vigil {
   /** the channels were looked at in this turn: a second look would take a channel for settled too early */
@@ -47,13 +49,13 @@ export class Vigil {
       return;
     const round = hqTx.gathering;
     const idle = read.putCount === read.doneCount && fetch.putCount === fetch.doneCount;
-    // Without notifications looks must go on while data is on its way.
     this.hears = !round && hqTx.hearing;
-    if (round ? idle || this.toBoard.outstanding !== 0 : !this.hears) return;
+    if (round ? idle || this.toBoard.outstanding !== 0 : idle && !this.hears) return;
     this.awaits = !idle;
     this.written = write.putCount;
     this.done = (read.doneCount + fetch.doneCount) | 0;
-    this.left = idle ? HEARING_TURNS : AWAITING_TURNS;
+    // Without notifications looks must go on.
+    this.left = round || this.hears ? (idle ? HEARING_TURNS : AWAITING_TURNS) : LOOKING_TURNS;
   }
 
   /** A turn begins. @param moved frames begun in the one before @returns whether it may be short */

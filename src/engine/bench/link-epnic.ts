@@ -78,6 +78,7 @@ export class EpnicRig extends LinkRig {
     this.pass(this.turnNs);
     const rc = this.dp.turn();
     if (rc < 0) throw new Error(`bench: code ${rc}, ${this.dp.culprit} a=${this.dp.a} b=${this.dp.b}`);
-    if (rc > 0) this.spend(rc * this.o.frameNs);
+    // A frame counts as work when it is begun and again when it is finished.
+    if (rc > 0) this.spend((rc * this.o.frameNs) / 2);
   }
 }

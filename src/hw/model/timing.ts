@@ -87,7 +87,8 @@ export function payloadLimit(t: LinkTiming, direction: Direction): number {
  * - round trip 800-900 ns, CPU read 100 ns more: published reads over an idle link take 0.5-1 us (Neugebauer et al.,
  *   "Understanding PCIe performance for end host networking", SIGCOMM 2018);
  * - CPU copies in 16-byte accesses, since a window is device memory for an arm64 core and nothing merges; 20 ns a store;
- * - a host's notification 50 ns after its index: the wish is a line that the device wrote, so it comes from the last cache;
+ * - a host's notification leaves 30 ns after its index: a barrier, a load of the wish, whose line the driver has just
+ *   read the used index from, an indirect call and a store;
  * - tags, readElements, llFetchNs, elementNs: unknown for these cores; set so that one channel with large elements
  *   fills the link, as published eDMA figures suggest it can. Vary them to see what a report depends on.
  */
@@ -103,7 +104,7 @@ const COMMON = {
   cpuReadBytes: 16,
   cpuWriteNs: 20,
   cpuWriteBytes: 16,
-  hostNotifyNs: 50,
+  hostNotifyNs: 30,
 };
 
 export const PRESETS: Readonly<Record<string, LinkTiming>> = {
