@@ -284,6 +284,40 @@ describe("2.4.1 device reset", () => {
     });
   }
 
+  for (const [name, core, at] of [
+    ["modern", "modern-msix", V.COMMON_STATUS],
+    ["legacy", "legacy-intx", V.LEGACY_STATUS],
+  ] as const) {
+    test(`2.4.1 status is looked at again right before a burst: a reset behind the poll of a turn begins nothing (${name})`, () => {
+      const h = host({ core });
+      if (name === "modern") h.modern();
+      else h.legacy({ vectors: null });
+      h.post(2000);
+      h.turns(500);
+      const { write, read, fetch } = h.engine.channels;
+      const put = (): number[] => [write, read, fetch].map((c) => c.putCount);
+      // The port has its turn between the function's and the data path's.
+      const { port } = h;
+      const turn = port.turn;
+      let before: number[] = [];
+      port.turn = () => {
+        port.turn = turn;
+        port.send(frame(0, 100));
+        const work = turn.call(port);
+        h.model.barWrite(0, at, 1, 0);
+        before = put();
+        return work;
+      };
+      for (let i = 0; i < 100 && before.length === 0; i++) h.turns(1);
+      expect(before.length).toBe(3);
+      expect(put()).toEqual(before);
+      h.release();
+      h.turns(500);
+      expect([put(), h.engine.service.link]).toEqual([before, "waiting"]);
+      clean(h);
+    });
+  }
+
   test("2.4.1 a reset in the middle of a transfer: the list is cut, nothing lands after the loop has seen it", () => {
     for (let delay = 0; delay < 12; delay++) {
       const h = host({ pace: 0 });
