@@ -6,7 +6,7 @@ import { findCap, setMsix } from "../../src/hw/dbi.ts";
 import { Iatu } from "../../src/hw/iatu.ts";
 import { Intx, IRQ_MASKED, IRQ_OFF, IRQ_READY, MessageWindow, Msi, MsixTable } from "../../src/hw/irq.ts";
 import { cstring, libc, MAP_SHARED, MFD_CLOEXEC, mmap, PROT_READ, PROT_WRITE } from "../../src/hw/libc.ts";
-import { ld32, unmap } from "../../src/hw/mem.ts";
+import { ld32, st32, unmap } from "../../src/hw/mem.ts";
 import { EndpointModel } from "../../src/hw/model/endpoint.ts";
 import type { ModelOptions } from "../../src/hw/model/model-options.ts";
 import { CAP_ID_MSI, CAP_ID_MSIX, PCI_COMMAND } from "../../src/hw/pci.layout.ts";
@@ -95,10 +95,9 @@ describe("MsixTable", () => {
     const t = new MsixTable(ctrl, page, page + 2048, 1);
     const seen = new Set<number>();
     let masked = 0;
-    const end = Date.now() + 20_000;
-    // word 1024 - 4: the writer has begun (1), is done (2)
-    while (ld32(page + 4092) === 0 && Date.now() < end) await Bun.sleep(5);
-    while (ld32(page + 4092) === 1 && Date.now() < end)
+    const end = Date.now() + 15_000;
+    while (ld32(page + 8) === 0 && Date.now() < end) await Bun.sleep(5);
+    for (let round = 0; (round < 200 || seen.size < 20 || masked < 20) && Date.now() < end; round++)
       for (let i = 0; i < 1000; i++) {
         if (t.load(0) === IRQ_MASKED) {
           masked++;
@@ -108,9 +107,10 @@ describe("MsixTable", () => {
         seen.add(n & 0xff);
         if (t.addrLo !== n << 8 || t.addrHi !== (n ^ 0x55)) throw new Error(`mixed: ${t.addrLo} ${t.addrHi} ${n}`);
       }
+    st32(page + 4088, 1);
     expect(await child.exited).toBe(0);
-    expect(seen.size).toBeGreaterThan(20);
-    expect(masked).toBeGreaterThan(100);
+    expect(seen.size).toBeGreaterThanOrEqual(20);
+    expect(masked).toBeGreaterThanOrEqual(20);
     expect(t.pending(0)).toBe(true);
     unmap(page, 4096);
     libc.close(fd);
