@@ -128,8 +128,15 @@ describe.each(FORMS)("Iatu %o", (form) => {
   });
 
   test("windows and alignment as Linux finds them", () => {
-    const { ctrl } = plug({ ...form, inboundWindows: 3, outboundWindows: 6 });
-    expect(new IatuRegs(ctrl.dbi, ctrl.atu).discover()).toEqual({ inbound: 3, outbound: 6, align });
+    // a power of two as well: then the next index of a viewport core is the first region again
+    for (const [inbound, outbound] of [
+      [3, 6],
+      [4, 8],
+      [32, 1],
+    ] as const) {
+      const { ctrl } = plug({ ...form, inboundWindows: inbound, outboundWindows: outbound });
+      expect(new IatuRegs(ctrl.dbi, ctrl.atu).discover()).toEqual({ inbound, outbound, align });
+    }
   });
 
   test("what the hardware cannot do is refused with both values", () => {

@@ -22,6 +22,9 @@ import { type ConfigChoice, configWords, DEVCTL, DEVCTL_FLR, LNKCTL, LNKCTL_RCB 
 const COMMAND = 0x04;
 const BAR0 = 0x10;
 const BAR5 = 0x24;
+/** Status, upper half of the command word: our request was answered with Unsupported Request, with Completer Abort */
+export const STATUS_MASTER_ABORT = 1 << 29;
+export const STATUS_TARGET_ABORT = 1 << 28;
 /** the function's own config space; behind it is the port logic, which the host cannot write */
 const PORT_LOGIC = 0x700;
 const MISC_RW = 0x3ff & ~RO_WR_EN;
@@ -157,7 +160,7 @@ export class ConfigModel {
       return;
     }
     if (off >= PORT_LOGIC) {
-      if (!this.#fixed(off)) this.#value[off >> 2] = (this.#value[off >> 2]! & ~lanes) | (value & lanes);
+      this.#value[off >> 2] = (this.#value[off >> 2]! & ~lanes) | (value & lanes);
       return;
     }
     const i = off >> 2;
@@ -174,6 +177,11 @@ export class ConfigModel {
     // address bits that the new size does not have are gone
     this.#writeBar(n, this.#value[off >> 2]!, -1, false);
     this.generation++;
+  }
+
+  /** A read of ours came back without data: Status tells the host until it clears the bit (PCI 3.0 6.2.3). */
+  received(bit: typeof STATUS_MASTER_ABORT | typeof STATUS_TARGET_ABORT): void {
+    this.#value[COMMAND >> 2]! |= bit;
   }
 
   // --- BARs ---
@@ -240,10 +248,6 @@ export class ConfigModel {
       default:
         return this.#value[off >> 2]!;
     }
-  }
-
-  #fixed(off: number): boolean {
-    return off === DBI.VERSION || off === DBI.VERSION_TYPE || off === DBI.PORT_DEBUG0 || off === DBI.PORT_DEBUG1;
   }
 
   #refresh(): void {

@@ -7,7 +7,7 @@
 import { CAUSE_CA, CAUSE_LOCAL, CAUSE_UR } from "../edma.regs.ts";
 import { copy, fence, ld32 } from "../mem.ts";
 import type { AddressSpace } from "./address-space.ts";
-import type { ConfigModel } from "./config-model.ts";
+import { type ConfigModel, STATUS_MASTER_ABORT, STATUS_TARGET_ABORT } from "./config-model.ts";
 import type { HostSide } from "./host-side.ts";
 import { type IatuModel, MATCH_MEM, MATCH_NONE } from "./iatu-model.ts";
 import type { ModelStats, ViolationLog } from "./stats.ts";
@@ -171,9 +171,11 @@ export class Link {
         // memory that may not be read completes with an abort, an address that nobody has is unsupported
         if (memory.holds(addr + done)) {
           this.stats.completerAborts++;
+          this.config.received(STATUS_TARGET_ABORT);
           return CAUSE_CA;
         }
         this.stats.unsupportedRequests++;
+        this.config.received(STATUS_MASTER_ABORT);
         return CAUSE_UR;
       }
       const n = memory.run;

@@ -1,6 +1,8 @@
 /** Config space and DBI of the model against dw-hardware.md 8, 11 (and 14). */
 import { describe, expect, test } from "bun:test";
 import { DBI } from "../../../src/hw/dbi.regs.ts";
+import { CTL_CB } from "../../../src/hw/edma.regs.ts";
+import { REGION_WRITE } from "../../../src/hw/model/address-space.ts";
 import * as pci from "../../../src/hw/pci.layout.ts";
 import { bench } from "./bench-board.ts";
 
@@ -223,11 +225,25 @@ describe("command, link, resets", () => {
     expect(b.model.cfgRead(4, 2)).toBe(6);
     b.model.cfgWrite(4, 2, 0x406);
     expect(b.model.config.intxDisabled).toBe(true);
-    b.model.cfgWrite(4, 4, 0xffff0000);
-    expect(b.model.cfgRead(4, 4)).toBe(0x00100000);
-    // through DBI the same rules hold, and a plain write of a register leaves what it does not name
+    b.model.cfgWrite(4, 4, 0xffff0006);
+    expect(b.model.cfgRead(4, 4)).toBe(0x00100006);
+    // reads that came back without data: nobody there, and memory that may not be read
     const { dbi } = b.model.controller();
-    dbi.st32(4, 0xffff0006);
+    b.host.memory.add(0x5000_0000, 4096, b.data.ptr, REGION_WRITE);
+    const fail = (sar: number) => {
+      b.list.data(0, CTL_CB, 4, sar, b.data.bus);
+      b.rd.start(b.list.slot(0));
+      b.turns(1);
+    };
+    fail(0x10);
+    expect(b.model.cfgRead(6, 2)).toBe(0x2010);
+    fail(0x5000_0000);
+    expect(b.model.cfgRead(6, 2)).toBe(0x3010);
+    // a write of the command alone leaves them; a one clears its own bit, from either side
+    b.model.cfgWrite(4, 2, 6);
+    b.model.cfgWrite(6, 2, 0x1000);
+    expect(b.model.cfgRead(6, 2)).toBe(0x2010);
+    dbi.st32(4, 0x2000_0006);
     expect(dbi.ld32(4)).toBe(0x00100006);
   });
   test("the host sets the read request size, the board can read and cap it", () => {

@@ -109,7 +109,8 @@ for (const [name, modern, features, header] of [
       expect(tap.mac()).toBe("02:00:00:00:00:77");
       expect(host.truth!.hdrLen).toBe(header);
       ip("-n", NETNS, "neigh", "add", PEER, "lladdr", "02:00:00:00:00:99", "dev", tap.name);
-      const ping = Bun.spawn(["ip", "netns", "exec", NETNS, "ping", "-c", "5", "-i", "0.02", "-W", "2", PEER], {
+      // ping waits for the last echo as long as for the next turn to send, or twice the longest round trip
+      const ping = Bun.spawn(["ip", "netns", "exec", NETNS, "ping", "-c", "5", "-i", "0.25", "-W", "2", PEER], {
         stdout: "pipe",
         stderr: "pipe",
       });

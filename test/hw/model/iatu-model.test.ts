@@ -137,12 +137,15 @@ for (const atu of ["viewport", "unroll"] as const) {
       const page = c.memory.alloc("bar", 65536, 65536);
       region(b, true, 1, { ctrl2: ENABLE | BAR_MATCH, target: page.bus });
       expect(b.model.barRead(0, 0, 4)).toBe(0);
+      region(b, false, 1, { ctrl2: ENABLE, base: WINDOW_BUS, limit: 0xffff, target: HOST_BASE });
+      expect(c.window.ld32(0)).toBe(0);
       b.model.powerOnReset();
       // PERST# takes the BAR with it
       expect(b.model.barSize(0)).toBe(0);
       bar0(b);
       b.model.cfgWrite(4, 2, 6);
       expect(b.model.barRead(0, 0, 4)).toBe(0xffffffff);
+      expect(c.window.ld32(0)).toBe(0xffffffff);
       expect(c.dbi.ld32(0x900)).toBe(atu === "unroll" ? 0xffffffff : 0);
     });
     test("a BAR ends where its size ends, and nothing answers while the link is down", () => {
