@@ -133,7 +133,9 @@ describe("4.1.4.3.1 common configuration", () => {
     const h = host({ engine: { features: "wide" } });
     for (let i = 0; i < 3; i++) {
       h.modern({ features: [FEATURE_SETS.wide!.modern, FEATURE_SETS.wide!.modern, 0, 0], eventIdx: true });
-      h.w(V.COMMON_STATUS, 1, 0);
+      // written and reset before anybody has looked
+      for (const off of [V.COMMON_Q_ENABLE, V.COMMON_Q_RESET]) h.model.barWrite(0, off, 2, 1);
+      h.model.barWrite(0, V.COMMON_STATUS, 1, 0);
       h.turns(20);
       for (let q = 0; q < 2; q++) {
         h.w(V.COMMON_Q_SELECT, 2, q);

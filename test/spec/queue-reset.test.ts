@@ -44,7 +44,7 @@ describe("2.6.1 virtqueue reset", () => {
 
   for (const k of [0, 1] as const) {
     const name = k === 0 ? "receive" : "transmit";
-    test(`2.6.1.1.1 4.1.4.3.1 the ${name} queue is reset: 1 until it is done, then 0, and queue_enable is 0`, () => {
+    test(`2.6.1.1.1 4.1.4.3.1 the ${name} queue is reset: 1 until it is done, then 0, and queue_enable is 0, queue_size the maximum`, () => {
       const h = up();
       for (let i = 0; i < 5; i++) pass(h);
       h.pace = 0;
@@ -56,6 +56,8 @@ describe("2.6.1 virtqueue reset", () => {
       while (h.r(V.COMMON_Q_RESET, 2) !== 0 && polls < 100) polls++;
       expect(polls).toBeLessThan(100);
       expect([h.r(V.COMMON_Q_RESET, 2), h.r(V.COMMON_Q_ENABLE, 2)]).toEqual([0, 0]);
+      // what the driver had made smaller
+      expect(h.r(V.COMMON_Q_SIZE, 2)).toBe(256);
       expect(h.engine.service.link).toBe("live");
     });
 

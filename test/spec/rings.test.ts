@@ -134,6 +134,44 @@ describe("2.7.8.2 used ring", () => {
     });
   }
 
+  for (const irq of ["msix", "intx"] as const) {
+    test(`2.7.8.2 a lone frame's interrupt arrives when its used index is there, both queues (${irq})`, () => {
+      const rig = new RingRig({ irq, holdTurns: 2 });
+      rig.settle();
+      const { rx, tx } = rig.host;
+      const seen: number[] = [];
+      const note = (): void => {
+        seen.push(rig.usedIdx(rx) + rig.usedIdx(tx));
+      };
+      const host = rig.model.link.host!;
+      rig.model.link.host = {
+        memory: host.memory,
+        message: (addr, data) => {
+          note();
+          return host.message(addr, data);
+        },
+        intx: (on) => {
+          if (on) note();
+          host.intx(on);
+        },
+      };
+      for (let i = 0; i < 10; i++) {
+        seen.length = 0;
+        if (i % 2 === 0) {
+          rig.host.post([400]);
+          rig.board.send(frame(12, 200, i));
+        } else {
+          rig.board.post([400]);
+          rig.host.send(frame(12, 200, i));
+        }
+        rig.settle();
+        expect(seen).toEqual([i + 1]);
+        while (rx.take() >= 0 || tx.take() >= 0);
+      }
+      done(rig);
+    });
+  }
+
   test("2.7.8.2 at every moment the used index covers only elements and data that are there", () => {
     const rig = new RingRig({ hostQueue: 64, boardQueue: 64 });
     const heads: number[] = [];
