@@ -10,47 +10,14 @@
  * A QEMU that breaks the protocol, hangs in a message or vanishes is reported, everything it gave is returned, and
  * the next QEMU may connect.
  */
-import { EINVAL, EOPNOTSUPP } from "../errno.ts";
 import { AddressSpace } from "./address-space.ts";
 import type { HostBus, HostSide } from "./host-side.ts";
 import { ViolationLog } from "./stats.ts";
-import {
-  CAPABILITIES,
-  CMD_DMA_MAP,
-  CMD_DMA_UNMAP,
-  CMD_GET_INFO,
-  CMD_IRQ_INFO,
-  CMD_READ,
-  CMD_REGION_INFO,
-  CMD_RESET,
-  CMD_SET_IRQS,
-  CMD_VERSION,
-  CMD_WRITE,
-  COMMAND_NAMES,
-  FLAG_REPLY,
-  FLAG_TYPE_MASK,
-  HDR_BYTES,
-  HDR_COMMAND,
-  HDR_FLAGS,
-  INFO_BYTES,
-  IRQ_INDEX,
-  IRQ_INFO_BYTES,
-  IRQ_MSI,
-  MIN_BODY,
-  REGION_BYTES,
-  REGION_CONFIG,
-  REGION_COUNT,
-  REGION_INDEX,
-  RW_COUNT,
-  RW_DATA,
-  RW_OFFSET,
-  RW_REGION,
-  SET_INDEX,
-} from "./vfio-user.layout.ts";
 import { GuestAuditor } from "./vfio-user-auditor.ts";
 import { type FunctionShape, VfioUserFunction } from "./vfio-user-function.ts";
 import { VfioUserIrq } from "./vfio-user-irq.ts";
-import { GuestMemory, u64At, valueAt } from "./vfio-user-memory.ts";
+import { GuestMemory } from "./vfio-user-memory.ts";
+import { ANSWERED, ENDED, HELD_ACCESS, VfioUserMessages } from "./vfio-user-messages.ts";
 import { VfioUserMsi } from "./vfio-user-msi.ts";
 import { RX_CLOSED, RX_MESSAGE, RX_NONE, VfioUserSocket } from "./vfio-user-socket.ts";
 import { HostTruth } from "./vfio-user-truth.ts";
@@ -93,15 +60,12 @@ export class VfioUserHost implements HostSide {
   readonly audit = new ViolationLog();
   /** figures for the log, the tests and the rig */
   attaches = 0;
-  resets = 0;
-  reads = 0;
-  writes = 0;
 
   readonly #socket: VfioUserSocket;
+  readonly #messages: VfioUserMessages;
   readonly #shape: FunctionShape;
   readonly #virtio: boolean;
   readonly #log: (level: "info" | "warn" | "error", text: string) => void;
-  #truth: HostTruth | null = null;
   #auditor: GuestAuditor | null = null;
   #bus: HostBus | null = null;
   #function: VfioUserFunction | null = null;
@@ -112,7 +76,6 @@ export class VfioUserHost implements HostSide {
   /** the same as a time, with holdMs */
   #holdUntilMs = 0;
   readonly #holdMs: number | undefined;
-  #versioned = false;
   #straySeen = 0;
 
   /** Listen at once, so that QEMU may be started. @throws Fault when the socket cannot be made */
@@ -134,6 +97,14 @@ export class VfioUserHost implements HostSide {
     this.#shape = options;
     this.#virtio = options.virtio ?? true;
     this.#socket = new VfioUserSocket(prefix ? options.path.slice(prefix[0].length) : options.path);
+    this.#messages = new VfioUserMessages({
+      socket: this.#socket,
+      guest: this.guest,
+      irq: this.irq,
+      msi: this.msi,
+      mappable: this.mode === "plain",
+      warn: (text) => this.#log("warn", text),
+    });
   }
 
   attach(bus: HostBus): void {
@@ -151,12 +122,24 @@ export class VfioUserHost implements HostSide {
       auditor?.start(truth.queues);
     };
     auditor?.follow(truth);
-    this.#truth = truth;
+    this.#messages.truth = truth;
   }
 
   /** what the guest wrote so far; complete only where BAR0 traps */
   get truth(): HostTruth | null {
-    return this.#truth;
+    return this.#messages.truth;
+  }
+
+  get resets(): number {
+    return this.#messages.resets;
+  }
+
+  get reads(): number {
+    return this.#messages.reads;
+  }
+
+  get writes(): number {
+    return this.#messages.writes;
   }
 
   get connected(): boolean {
@@ -196,7 +179,7 @@ export class VfioUserHost implements HostSide {
     if (this.#holdUntil !== 0) {
       if (this.#turns < this.#holdUntil || (this.#holdUntilMs !== 0 && performance.now() < this.#holdUntilMs)) return;
       this.#holdUntil = 0;
-      if (!this.#finishAccess(fn)) return;
+      if (!this.#goOn(this.#messages.finish(fn))) return;
     }
     if (socket.sending) {
       if (socket.flush() < 0) {
@@ -207,23 +190,52 @@ export class VfioUserHost implements HostSide {
     }
     if (this.#quiet > QUIET_TURNS && (this.#turns & 7) !== 0) return;
     for (let i = 0; i < BURST; i++) {
-      const rc = socket.receive();
-      if (rc === RX_NONE) {
+      const got = socket.receive();
+      if (got === RX_NONE) {
         this.#quiet++;
         return;
       }
-      if (rc !== RX_MESSAGE) {
-        this.#end(rc === RX_CLOSED ? "QEMU closed the connection" : socket.reason, rc !== RX_CLOSED);
+      if (got !== RX_MESSAGE) {
+        this.#end(got === RX_CLOSED ? "QEMU closed the connection" : socket.reason, got !== RX_CLOSED);
         return;
       }
       this.#quiet = 0;
-      if (!this.#handle(fn)) return;
+      const ready = this.#ready;
+      let rc = this.#messages.handle(fn);
+      if (rc === HELD_ACCESS) {
+        if (this.#hold(ready)) return;
+        rc = this.#messages.finish(fn);
+      }
+      if (!this.#goOn(rc)) return;
     }
+  }
+
+  /** The driver has set DRIVER_OK, or is none that we could know it of. */
+  get #ready(): boolean {
+    return this.#messages.truth?.driverOk ?? true;
+  }
+
+  /** Whether the access is answered later. @param ready what #ready said before it */
+  #hold(ready: boolean): boolean {
+    const ms = this.#holdMs;
+    if (ms === undefined) this.#holdUntil = this.#turns + HOLD_TURNS;
+    else {
+      if (ms === 0 || (ready && this.#ready)) return false;
+      this.#holdUntil = this.#turns;
+      this.#holdUntilMs = performance.now() + ms;
+    }
+    return true;
+  }
+
+  /** @returns whether the next message may be taken in this turn */
+  #goOn(rc: number): boolean {
+    if (rc === ENDED) this.#end(this.#messages.reason, true);
+    return rc === ANSWERED;
   }
 
   #begin(fn: VfioUserFunction): void {
     this.attaches++;
-    this.#versioned = false;
+    this.#messages.begin();
     this.#quiet = 0;
     fn.scan();
     this.irq.vectors = fn.vectors;
@@ -247,151 +259,7 @@ export class VfioUserHost implements HostSide {
     this.#function?.resetConfig();
     this.#function?.close();
     this.guest.clear();
-    this.#truth?.reset();
-  }
-
-  /** One whole message. @returns false when the turn must end here */
-  #handle(fn: VfioUserFunction): boolean {
-    const { header, body, bodyLen, fds } = this.#socket;
-    const command = header.getUint16(HDR_COMMAND, true);
-    const least = MIN_BODY[command];
-    if ((header.getUint32(HDR_FLAGS, true) & FLAG_TYPE_MASK) === FLAG_REPLY) {
-      this.#end(`a reply to ${COMMAND_NAMES[command] ?? command}, nothing was asked`, true);
-      return false;
-    }
-    if (least === undefined) return this.#replyError(EOPNOTSUPP);
-    if (bodyLen < least) {
-      this.#end(`${COMMAND_NAMES[command]} with ${bodyLen} bytes, at least ${least} belong to it`, true);
-      return false;
-    }
-    if (!this.#versioned && command !== CMD_VERSION) {
-      this.#end(`${COMMAND_NAMES[command]} before VERSION`, true);
-      return false;
-    }
-    const out = this.#socket.out;
-    switch (command) {
-      case CMD_VERSION:
-        return this.#version();
-      case CMD_DMA_MAP: {
-        const rc = this.guest.map(body, fds[0] ?? -1);
-        return rc === 0 ? this.#reply(0) : this.#refused(rc, this.guest.reason);
-      }
-      case CMD_DMA_UNMAP: {
-        const rc = this.guest.unmap(body);
-        if (rc !== 0) return this.#refused(rc, this.guest.reason);
-        for (let i = 0; i < least; i++) out.setUint8(HDR_BYTES + i, body.getUint8(i));
-        return this.#reply(least);
-      }
-      case CMD_GET_INFO:
-        fn.deviceInfo(out, HDR_BYTES);
-        return this.#reply(INFO_BYTES);
-      case CMD_REGION_INFO: {
-        const region = body.getUint32(REGION_INDEX, true);
-        if (region >= REGION_COUNT) return this.#replyError(EINVAL);
-        const fd = fn.regionInfo(out, HDR_BYTES, region, this.mode === "plain");
-        if (this.mode === "plain" && fn.maps(region) && fd < 0)
-          this.#log("warn", `BAR${region} cannot be mapped (no single window covers it): the guest's accesses trap`);
-        return this.#reply(REGION_BYTES, fd);
-      }
-      case CMD_IRQ_INFO:
-        fn.irqInfo(out, HDR_BYTES, body.getUint32(IRQ_INDEX, true), this.msi.vectors);
-        return this.#reply(IRQ_INFO_BYTES);
-      case CMD_SET_IRQS: {
-        const msi = body.getUint32(SET_INDEX, true) === IRQ_MSI && this.msi.cap !== 0;
-        const rc = msi ? this.msi.set(body, fds) : this.irq.set(body, fds);
-        return rc === 0 ? this.#reply(0) : this.#refused(rc, "a SET_IRQS outside what the function has");
-      }
-      case CMD_READ:
-      case CMD_WRITE:
-        return this.#access(fn, command === CMD_WRITE);
-      case CMD_RESET:
-        this.resets++;
-        fn.resetConfig();
-        this.#truth?.reset();
-        return this.#reply(0);
-      default:
-        return this.#replyError(EOPNOTSUPP);
-    }
-  }
-
-  #version(): boolean {
-    const { body, out } = this.#socket;
-    const major = body.getUint16(0, true);
-    const minor = body.getUint16(2, true);
-    if (major !== 0) {
-      this.#end(`QEMU speaks vfio-user ${major}.${minor}, this server 0.0`, true);
-      return false;
-    }
-    this.#versioned = true;
-    out.setUint16(HDR_BYTES, 0, true);
-    out.setUint16(HDR_BYTES + 2, 0, true);
-    for (let i = 0; i < CAPABILITIES.length; i++) out.setUint8(HDR_BYTES + 4 + i, CAPABILITIES.charCodeAt(i));
-    out.setUint8(HDR_BYTES + 4 + CAPABILITIES.length, 0);
-    return this.#reply(4 + CAPABILITIES.length + 1);
-  }
-
-  /** READ or WRITE: carried out now, or after the hold. */
-  #access(fn: VfioUserFunction, write: boolean): boolean {
-    const { body, bodyLen } = this.#socket;
-    const region = body.getUint32(RW_REGION, true);
-    const offset = u64At(body, RW_OFFSET);
-    const count = body.getUint32(RW_COUNT, true);
-    if (!fn.allowed(region, offset, count) || (write && bodyLen < RW_DATA + count))
-      return this.#refused(
-        EINVAL,
-        `${write ? "write" : "read"} of ${count} bytes at 0x${offset.toString(16)} of region ${region}`,
-      );
-    const before = this.#truth?.driverOk ?? true;
-    if (write) {
-      this.writes++;
-      fn.write(region, offset, count, body, RW_DATA);
-      if (region === 0 && count <= 4) this.#truth?.write(offset, count, valueAt(body, RW_DATA, count));
-    } else {
-      this.reads++;
-    }
-    // a write of config space can change what registers mean (MSI-X enable), a read of it cannot
-    if (region === REGION_CONFIG && !write) return this.#finishAccess(fn);
-    const ms = this.#holdMs;
-    if (ms === undefined) this.#holdUntil = this.#turns + HOLD_TURNS;
-    else {
-      if (ms === 0 || (before && (this.#truth?.driverOk ?? true))) return this.#finishAccess(fn);
-      this.#holdUntil = this.#turns;
-      this.#holdUntilMs = performance.now() + ms;
-    }
-    return false;
-  }
-
-  /** Reply to the access in the receive buffer; a read takes its value only now. */
-  #finishAccess(fn: VfioUserFunction): boolean {
-    const { header, body, out } = this.#socket;
-    for (let i = 0; i < RW_DATA; i++) out.setUint8(HDR_BYTES + i, body.getUint8(i));
-    if (header.getUint16(HDR_COMMAND, true) === CMD_WRITE) return this.#reply(RW_DATA);
-    const count = body.getUint32(RW_COUNT, true);
-    const region = body.getUint32(RW_REGION, true);
-    const offset = u64At(body, RW_OFFSET);
-    fn.read(region, offset, count, out, HDR_BYTES + RW_DATA);
-    if (region === 0 && count <= 4) this.#truth?.read(offset, valueAt(out, HDR_BYTES + RW_DATA, count));
-    return this.#reply(RW_DATA + count);
-  }
-
-  #refused(code: number, reason: string): boolean {
-    this.#log("warn", `refused: ${reason}`);
-    return this.#replyError(code);
-  }
-
-  #replyError(code: number): boolean {
-    return this.#sent(this.#socket.replyError(code));
-  }
-
-  /** Reply with `len` bytes that are in `out` behind the header. */
-  #reply(len: number, fd = -1): boolean {
-    return this.#sent(this.#socket.reply(len, fd));
-  }
-
-  /** @returns whether the next message may be taken in this turn */
-  #sent(rc: number): boolean {
-    if (rc < 0) this.#end(this.#socket.reason, true);
-    return rc > 0;
+    this.#messages.truth?.reset();
   }
 
   /** End the connection and remove the socket. */
