@@ -1,6 +1,6 @@
 /**
- * The eDMA v0 block of the model: common registers in both maps, interrupts, and the turn that lets running channels
- * work when there is no simulated time. Facts: dw-hardware.md 1, 4, 6. Channels: channel-model.ts.
+ * The eDMA v0 block of the model: common registers in all maps, doorbells, interrupts and messages, where lists are.
+ * Facts: dw-hardware.md 1, 4, 6. Channels: channel-model.ts. Moving data: live-dma.ts, timed-dma.ts.
  */
 import {
   contextOffset,
@@ -20,16 +20,13 @@ import {
   VIEWPORT_READ,
 } from "../edma.regs.ts";
 import { copy, ld8, ptrOf, st8 } from "../mem.ts";
-import { ChannelModel, FETCHED, HELD, RUN } from "./channel-model.ts";
+import { ChannelModel } from "./channel-model.ts";
 import type { DmaFaults } from "./dma-faults.ts";
 import { EdmaStatus, LL_ERROR } from "./edma-status.ts";
 import type { Link } from "./link.ts";
+import { LiveDma } from "./live-dma.ts";
 import type { Random } from "./random.ts";
 import type { TimedDma } from "./timed-dma.ts";
-
-/** elements and links a turn at most handles, so that the host and the service loop get their share */
-export const TURN_BUDGET = 256;
-const MAX_BURST = 16;
 
 /** bits of writable registers that exist, where not all do */
 const BITS = new Map<number, number>([
@@ -70,7 +67,7 @@ export class EdmaModel {
   /** channels that are not at rest: write n is bit n, read n bit 8 + n */
   running = 0;
   contextWritesWhileBusy = 0;
-  /** simulated time, or null: then turn() does the work */
+  /** simulated time, or null: then LiveDma does the work */
   timed: TimedDma | null = null;
   /** next read element of a channel fails with this cause (CAUSE_TIMEOUT, CAUSE_POISONED ...); tests set it */
   injectCause = 0;
@@ -88,6 +85,7 @@ export class EdmaModel {
   readonly #regs = new Int32Array(EDMA_UNROLL_SIZE / 4);
   #viewport = 0;
   readonly #status = new EdmaStatus();
+  readonly #live = new LiveDma(this);
   readonly #writable: ReadonlyMap<number, number>;
 
   /**
@@ -252,6 +250,16 @@ export class EdmaModel {
     ch.doorbell();
   }
 
+  /** The channel whose bit in `running` that is. */
+  channelOf(bit: number): ChannelModel {
+    return this.#channels[31 - Math.clz32(bit)]!;
+  }
+
+  /** One turn of the running channels where there is no simulated time. */
+  turn(): void {
+    this.#live.turn();
+  }
+
   // --- what channels report ---
 
   /** Word index of the slot at `llp` in `words`, -1 when it cannot be read. */
@@ -302,104 +310,7 @@ export class EdmaModel {
     else this.link.write(addr, this.#messagePtr, 4, ch);
   }
 
-  // --- work without simulated time ---
-
-  /** Let running channels work, in seeded order, at most TURN_BUDGET steps. */
-  turn(): void {
-    let ready = this.running;
-    if (ready === 0) return;
-    for (let m = ready; m !== 0; m &= m - 1) this.#channels[31 - Math.clz32(m & -m)]!.beginTurn();
-    ready = this.running;
-    let budget = TURN_BUDGET;
-    while (ready !== 0 && budget > 0) {
-      const ch = this.#pick(ready);
-      // a lone channel needs no interleaving
-      let burst = (ready & (ready - 1)) === 0 ? budget : 1 + this.random.below(MAX_BURST);
-      if (burst > budget) burst = budget;
-      budget -= burst;
-      while (burst > 0 && this.#step(ch)) burst--;
-      if (burst > 0) ready &= ~ch.bit;
-    }
-  }
-
-  #pick(ready: number): ChannelModel {
-    let m = ready;
-    if ((m & (m - 1)) !== 0) {
-      let n = 0;
-      for (let k = m; k !== 0; k &= k - 1) n++;
-      for (let skip = this.random.below(n); skip > 0; skip--) m &= m - 1;
-    }
-    return this.#channels[31 - Math.clz32(m & -m)]!;
-  }
-
-  /** One element or link. @returns false when the channel can do no more in this turn */
-  #step(ch: ChannelModel): boolean {
-    if (ch.state === RUN) {
-      const got = ch.fetch();
-      ch.llpShown = ch.llp;
-      if (got !== FETCHED) return got > 0;
-      if (this.faults.holdFetched > 0 && this.random.chance(this.faults.holdFetched)) {
-        ch.state = HELD;
-        return false;
-      }
-    } else if (ch.state !== HELD) return false;
-    else ch.state = RUN;
-    const control = ch.control;
-    const cause = this.#move(ch);
-    if (cause !== 0) {
-      ch.abort(cause);
-      return false;
-    }
-    if (ch.moved < ch.size >>> 0) {
-      ch.state = HELD;
-      return false;
-    }
-    ch.moved = 0;
-    this.link.stats.elements++;
-    ch.executed(control);
-    return true;
-  }
-
-  /** Move what is left of the channel's element, or a packet of it. @returns 0 or a CAUSE_* */
-  #move(ch: ChannelModel): number {
-    const size = ch.size >>> 0;
-    if (size === 0) return 0;
-    if (ch.moved === 0) this.#begin(ch, size);
-    const link = this.link;
-    const src = (ch.sarHi >>> 0) * 4294967296 + (ch.sarLo >>> 0);
-    const dst = (ch.darHi >>> 0) * 4294967296 + (ch.darLo >>> 0);
-    const done = ch.moved;
-    let n = size - done;
-    if (this.faults.splitData > 0 && this.random.chance(this.faults.splitData)) {
-      const shift = ch.isWrite ? link.config.mpsShift : link.config.rcbShift;
-      const at = (ch.isWrite ? ch.darLo : ch.sarLo) + done;
-      const packet = (1 << shift) - (at & ((1 << shift) - 1));
-      if (packet < n) n = packet;
-    }
-    ch.moved = done + n;
-    if (ch.isWrite) return link.dmaWrite(src + done, dst + done, n, ch);
-    if (this.injectCause !== 0) {
-      const cause = this.takeInjected(ch);
-      if (cause !== 0) return cause;
-    }
-    const cause = link.dmaRead(src + done, dst + done, n, ch);
-    if (cause === 0 && ch.moved === size && this.readsSpoil) this.spoil(dst, size);
-    return cause;
-  }
-
-  /** Count an element's bytes and packets. */
-  #begin(ch: ChannelModel, size: number): void {
-    const { stats, config } = this.link;
-    if (ch.isWrite) {
-      const shift = config.mpsShift;
-      stats.bytesToHost += size;
-      stats.tlpWrites += ((ch.darLo & ((1 << shift) - 1)) + size + (1 << shift) - 1) >>> shift;
-    } else {
-      const shift = config.mrrsShift;
-      stats.bytesToBoard += size;
-      stats.tlpReads += ((ch.sarLo & ((1 << shift) - 1)) + size + (1 << shift) - 1) >>> shift;
-    }
-  }
+  // --- faults of silicon ---
 
   /** R-Car Gen4's fault is on, and read requests are larger than it survives. */
   get readsSpoil(): boolean {
