@@ -10,6 +10,8 @@ import type { ToHost } from "./to-host.ts";
 /** short turns in a row, while only a notification is waited for, and while something is under way */
 const HEARING_TURNS = 16;
 const AWAITING_TURNS = 32;
+/** whole turns with nothing under way before the first of them: the channels must have been seen to stop, and once more */
+const STILL = 3;
 /** while looks go on */
 const LOOKING_TURNS = 2;
 
@@ -20,8 +22,8 @@ export class Vigil {
   /** something is under way, not only a notification waited for */
   private awaits = false;
   private hears = false;
-  private written = 0;
   private done = 0;
+  private still = 0;
 
   constructor(
     private readonly ch: ChannelSet,
@@ -52,7 +54,8 @@ export class Vigil {
     this.hears = !round && hqTx.hearing;
     if (round ? idle || this.toBoard.outstanding !== 0 : idle && !this.hears) return;
     this.awaits = !idle;
-    this.written = write.putCount;
+    this.still = idle ? this.still + 1 : 0;
+    if (idle && this.still < STILL) return;
     this.done = (read.doneCount + fetch.doneCount) | 0;
     // Without notifications looks must go on.
     this.left = round || this.hears ? (idle ? HEARING_TURNS : AWAITING_TURNS) : LOOKING_TURNS;
@@ -64,8 +67,8 @@ export class Vigil {
     if (this.left === 0) return false;
     this.left = moved === 0 ? this.left - 1 : 0;
     if (moved !== 0) return false;
-    const { write, read, fetch } = this.ch;
-    let over = write.putCount !== this.written || (this.hears && this.hqTx.called);
+    const { read, fetch } = this.ch;
+    let over = this.hears && this.hqTx.called;
     if (this.awaits && !over) {
       // What went wrong shows again where everything is attended to.
       if (read.progress() < 0 || (fetch !== read && fetch.progress() < 0)) over = true;

@@ -2,7 +2,7 @@
 import { afterEach, expect, test } from "bun:test";
 import { R_AVAIL_BACK } from "../../src/engine/codes.ts";
 import { NotifyWord } from "../../src/engine/function/notify.ts";
-import { ld16, ld32, st32 } from "../../src/hw/mem.ts";
+import { ld16, ld32, st16, st32 } from "../../src/hw/mem.ts";
 import { USED_F_NO_NOTIFY } from "../../src/hw/virtio.layout.ts";
 import { type MirrorRig, mirrorRig, releaseMirrors } from "../support/mirror-rig.ts";
 import { type TestMemory, testMemory } from "../support/ring-memory.ts";
@@ -122,6 +122,9 @@ for (const eventIdx of [false, true]) {
     r.x.fetcher.land();
     r.add();
     r.x.ch.land();
+    const before = looks(r);
+    r.x.hq.step(true);
+    expect([r.x.hq.hearing, looks(r) > before]).toEqual([false, true]);
     r.x.run(8);
     expect([r.serve(), r.x.hq.notices]).toEqual([1, 0]);
   });
@@ -155,6 +158,32 @@ test("a word of an earlier life is no news in this one", () => {
   expect(ld32(r.at) | 0).toBe(-1);
   r.hearing();
   expect(r.x.hq.available()).toBe(0);
+});
+
+test("an index of all ones cannot be told from a word of two bytes, so a look tells it", () => {
+  const r = new Rig(false);
+  r.x.hq.resume(0xfffd);
+  r.idx = 0xfffd;
+  st16(r.x.r.availPtr + 2, r.idx);
+  const at = (idx: number): void => {
+    r.x.r.avail[2 + ((idx - 1) & (SIZE - 1))] = 0;
+    st16(r.x.r.availPtr + 2, idx);
+  };
+  r.hearing();
+  r.notify(0xffff);
+  r.x.hq.step(true);
+  expect(r.x.hq.gathering).toBe(false);
+  // and it was nothing but a notification
+  r.x.run(8);
+  expect(r.x.hq.available()).toBe(0);
+  for (const idx of [0xfffe, 0xffff, 0]) {
+    r.hearing();
+    at(idx);
+    r.notify(idx);
+    r.x.run(8);
+    expect([idx, r.serve()]).toEqual([idx, 1]);
+  }
+  expect(r.x.hq.notices).toBe(2);
 });
 
 test("words collapse: the newest index covers all of them, and one that is read late does no harm", () => {
@@ -268,6 +297,7 @@ test("a channel that was restarted loses the proving look: another one proves", 
   r.add();
   r.x.fetcher.lose();
   r.x.hq.refetch();
+  r.x.hq.step(true);
   expect(r.x.hq.hearing).toBe(false);
   r.x.run(8);
   expect(r.serve()).toBe(1);

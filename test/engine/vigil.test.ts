@@ -94,3 +94,16 @@ test("a frame of the board is begun in a short turn, and carried as fast as ever
   // a board's frame finds the loop in a short turn as well as in a whole one
   expect(took(true)).toBeLessThanOrEqual(took(false) + 50);
 });
+
+test("a notification ends the short turns at once", () => {
+  const rig = new Counted({ notices: true, indirect: true, seed: 24 });
+  rig.exchange(20);
+  for (let i = 0; i < 40; i++) {
+    rig.settle(400 + i);
+    expect(rig.dp.hqTx.hearing).toBe(true);
+    rig.host.send(100);
+    rig.turn();
+    expect([rig.dp.brief, rig.dp.hqTx.gathering]).toEqual([false, true]);
+  }
+  rig.close();
+});

@@ -28,10 +28,13 @@ const B_NOTIFICATION_DATA = 6;
 const wordOf = (...bits: number[]): number => bits.reduce((w, b) => w | (1 << b), 0);
 
 const SAFE = wordOf(F_CSUM, F_MAC, F_HOST_TSO4, F_HOST_TSO6, F_MRG_RXBUF, F_STATUS);
-/** GUEST_CSUM brings ACCESS_PLATFORM (33), bit 4 ORDER_PLATFORM (36): hosts with an IOMMU and weakly ordered hosts work */
-const MODERN_DEFAULT = SAFE | wordOf(F_GUEST_CSUM, B_ORDER_PLATFORM, F_GUEST_TSO4);
+/**
+ * GUEST_CSUM brings ACCESS_PLATFORM (33), bit 4 ORDER_PLATFORM (36): hosts with an IOMMU and weakly ordered hosts work. With
+ * NOTIFICATION_DATA the host tells its avail index (host-notices.ts).
+ */
+const MODERN_DEFAULT = SAFE | wordOf(F_GUEST_CSUM, B_ORDER_PLATFORM, F_GUEST_TSO4, B_NOTIFICATION_DATA);
 // GUEST_TSO6 (8) stands for RING_RESET (40): served, but not yet tried with a stock kernel, so only by number.
-const MODERN_WIDE = MODERN_DEFAULT | wordOf(F_MTU, B_NOTIFICATION_DATA, F_EVENT_IDX);
+const MODERN_WIDE = MODERN_DEFAULT | wordOf(F_MTU, F_EVENT_IDX);
 /** 6.3: a transitional device must offer ANY_LAYOUT; with it Linux puts the header in front of a frame, into one descriptor */
 const LEGACY_SAFE = SAFE | wordOf(F_ANY_LAYOUT);
 const LEGACY_DEFAULT = LEGACY_SAFE | wordOf(F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6);
