@@ -487,6 +487,18 @@ describe.each(MAPS)("EdmaChannel %s", (map) => {
     expect(ch.quiesce()).toBe(CH_STUCK);
     expect(io.cs).toBe(CS_STOPPED);
   });
+
+  test("quiesce masks the channel's interrupts and no other's", () => {
+    const ll = region(BUS, 8);
+    const io = new StandIn(ll, map, false, 2);
+    const ch = new EdmaChannel(io, { map, isWrite: false, index: 2, interrupts: true }, ll);
+    io.regs.set(EDMA.RD_INT_MASK, 0x00ff00ff);
+    ch.start();
+    expect(io.regs.get(EDMA.RD_INT_MASK)).toBe(0x00fb00fb);
+    io.regs.set(EDMA.RD_INT_MASK, 0);
+    ch.quiesce();
+    expect(io.regs.get(EDMA.RD_INT_MASK)).toBe(0x00040004);
+  });
 });
 
 test("channel and list that cannot be are refused with the numbers", () => {

@@ -241,6 +241,20 @@ describe("MessageWindow and Msi", () => {
     const s = new MessageWindow(ctrl, stuck, 4, 4 * 65536);
     for (let i = 0; i < 2; i++) expect(s.write(0xfee20000 | 0, 0, 1)).toBe(-1);
     expect(host.messages.length).toBe(4);
+    // the region that failed to move is off: the address from before needs it aimed as well
+    let broken = false;
+    const real = (...a: Parameters<Iatu["aim"]>): number => (broken ? -1 : iatu.aim(...a));
+    const f = new MessageWindow(ctrl, Object.assign(Object.create(iatu) as Iatu, { aim: real }), 5, 5 * 65536);
+    expect(f.write(0xfee30000 | 0, 0, 1)).toBe(0);
+    broken = true;
+    expect(f.write(0xfee40000 | 0, 0, 2)).toBe(-1);
+    broken = false;
+    iatu.disableOutbound(5);
+    expect(f.write(0xfee30000 | 0, 0, 3)).toBe(0);
+    expect(host.messages.slice(4)).toEqual([
+      [0xfee30000, 1],
+      [0xfee30000, 3],
+    ]);
     expect(() => new MessageWindow(ctrl, iatu, 8, 0)).toThrow("outbound region 8");
     expect(() => new MessageWindow(ctrl, iatu, 0, 4096)).toThrow("message window at 4096");
   });

@@ -146,6 +146,43 @@ if (process.env.EPNIC_MEM === undefined) {
     expect(run.exitCode).toBe(0);
   }, 180_000);
 
+  /** Another process: PR_SET_MDWE (no executable memory) if asked, libatomic.so.1 hidden if asked, then mem.ts. */
+  const start = (mdwe: boolean, hide: boolean): string => {
+    const hw = join(import.meta.dir, "../../src/hw");
+    const program = `
+      const { libc } = await import("${hw}/libc.ts");
+      if (${mdwe} && libc.prctl(65, 1, 0, 0, 0) !== 0) { console.log("no MDWE"); process.exit(0); }
+      try {
+        const m = await import("${hw}/mem.ts");
+        const p = m.mapAnonymous(4096);
+        m.st32(p, 0x89abcdef);
+        m.fence();
+        console.log(m.memBackend, m.ld32(p).toString(16));
+      } catch (e) { console.log(e.code, e.message, e.hint); }`;
+    const library = Bun.spawnSync(["sh", "-c", "ldconfig -p | sed -n 's/.*libatomic.so.1 .*=> //p'"]).stdout.toString();
+    const mounts = library.split("\n").filter((l) => l !== "");
+    const shell = `${hide ? mounts.map((l) => `mount --bind /dev/null $(readlink -f ${l}) && `).join("") : ""} exec "$0" -e "$1"`;
+    const cmd = ["sh", "-c", shell, process.execPath, program];
+    const run = Bun.spawnSync(hide ? ["unshare", "-m", ...cmd] : cmd);
+    return run.stdout.toString().trim() || run.stderr.toString().trim();
+  };
+  const root = process.getuid?.() === 0 && Bun.which("unshare") !== null;
+  if (!root) console.log("not run: hiding libatomic.so.1 needs root and unshare");
+
+  test.skipIf(!root)("an image without libatomic: the code page serves", () => {
+    expect(start(false, true)).toBe("code-page 89abcdef");
+  });
+
+  test("a process that may map no executable memory: libatomic serves, and without it the package is named", () => {
+    const said = start(true, false);
+    if (said === "no MDWE") {
+      console.log("not run: this kernel has no PR_SET_MDWE (6.3 has)");
+      return;
+    }
+    expect(said).toMatch(/^(libatomic 89abcdef|E_MISSING .* apt-get install libatomic1)$/);
+    if (root) expect(start(true, true)).toMatch(/^E_MISSING no way to make single memory accesses: .* libatomic1$/);
+  });
+
   test("an unknown back end is refused by name", () => {
     const run = Bun.spawnSync(
       [process.execPath, "-e", `await import("${join(import.meta.dir, "../../src/hw/mem.ts")}")`],

@@ -28,6 +28,8 @@ import { LiveDma } from "./live-dma.ts";
 import type { Random } from "./random.ts";
 import type { TimedDma } from "./timed-dma.ts";
 
+export { TURN_BUDGET } from "./live-dma.ts";
+
 /** bits of writable registers that exist, where not all do */
 const BITS = new Map<number, number>([
   [EDMA.WR_ENGINE_EN, 1],

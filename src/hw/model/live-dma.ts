@@ -6,7 +6,7 @@ import { type ChannelModel, FETCHED, HELD, RUN } from "./channel-model.ts";
 import type { EdmaModel } from "./edma-model.ts";
 
 /** elements and links a turn at most handles, so that the host and the service loop get their share */
-const TURN_BUDGET = 256;
+export const TURN_BUDGET = 256;
 const MAX_BURST = 16;
 
 export class LiveDma {
