@@ -25,17 +25,12 @@ export class BoardRing {
   private buffers: LocalBuffers;
   private table: Int32Array;
   avail: Uint16Array;
-  private usedElem: Uint32Array;
+  usedElem: Uint32Array;
   private readonly raw: Segments;
 
-  /** the chain that single() found: bus address as int32 words, bytes, offset in `bytes` */
-  lo = 0;
-  hi = 0;
-  len = 0;
-  off = 0;
   /** buffers that gather() found */
   gathered = 0;
-  // base and bus address of the buffers as int32 words, for single()
+  // base and bus address of the buffers as int32 words, for locate()
   desc: Int32Array;
   private u8: Uint8Array;
   private baseLo = 0;
@@ -82,6 +77,11 @@ export class BoardRing {
     this.table = new Int32Array(buffers.u8.buffer, buffers.u8.byteOffset, whole >> 2);
   }
 
+  /** Entries that can be taken as of the last look at the avail index. */
+  get known(): number {
+    return (this.seen - this.next) & 0xffff;
+  }
+
   /** Entries that can be taken, after one fresh look at the avail index; or R_AVAIL_JUMP. */
   available(): number {
     const n = (this.seen - this.next) & 0xffff;
@@ -108,25 +108,6 @@ export class BoardRing {
 
   consume(k: number): void {
     this.next = (this.next + k) & 0xffff;
-  }
-
-  /**
-   * The short way for a chain of one descriptor that is contiguous on the bus: fills lo, hi, len, off.
-   * @returns false for everything else, faults included; then segments() knows better
-   */
-  single(head: number): boolean {
-    if (head >= this.size) return false;
-    const desc = this.desc;
-    const w = head << 2;
-    const len = desc[w + 2]!;
-    if ((desc[w + 3]! & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) !== this.write) return false;
-    const off = this.locate(desc[w]!, desc[w + 1]!, len);
-    if (off < 0) return false;
-    this.len = len;
-    this.off = off;
-    this.lo = this.busLow(off);
-    this.hi = this.busHigh(off);
-    return true;
   }
 
   /**
@@ -266,15 +247,6 @@ export class BoardRing {
       usedElem[(slot << 1) + 1] = 0;
     }
     this.used = (used + k) & 0xffff;
-  }
-
-  /** The next buffer behind `used` goes back with `len` bytes written. */
-  giveBackWritten(len: number): void {
-    const { avail, usedElem, mask, used } = this;
-    const slot = used & mask;
-    usedElem[slot << 1] = avail[2 + slot]!;
-    usedElem[(slot << 1) + 1] = len;
-    this.used = (used + 1) & 0xffff;
   }
 
   /** The next `k` buffers behind `used` go back with lens[(from + i) & lensMask] bytes written in the i-th. */

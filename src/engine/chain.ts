@@ -15,6 +15,9 @@ import {
 } from "./codes.ts";
 import { MAX_SEGMENTS, type Segments } from "./segments.ts";
 
+/** flags that tell what kind a descriptor is */
+export const SINGLE_KIND = DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT;
+
 /** Result of walk(): the chain continues in an indirect table, see Segments.lo/hi/len at index `count`. */
 export const INDIRECT = 1;
 

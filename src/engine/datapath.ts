@@ -13,9 +13,10 @@ import { HEADER_WAIT, type HeaderCheck } from "./header-check.ts";
 import type { NoticeWord } from "./host-notices.ts";
 import { HostRing, type RingAddresses } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
+import type { DirectionLimits } from "./pair-to-host.ts";
 import { Segments } from "./segments.ts";
 import { ToBoard } from "./to-board.ts";
-import { type DirectionLimits, ToHost } from "./to-host.ts";
+import { ToHost } from "./to-host.ts";
 import { TUNING, type Tuning } from "./tuning.ts";
 import { Vigil } from "./vigil.ts";
 
@@ -77,6 +78,8 @@ export class DataPath {
   private rxLow = 0;
   /** frames begun in the last turn; turns and frames until channels and mirrors are attended to */
   private moved = 0;
+  /** of them, frames to the host */
+  private sent = 0;
   private tendWait = 0;
   /** toHost.starved as of the last turn */
   private starvedSeen = 0;
@@ -171,7 +174,7 @@ export class DataPath {
     let rc = 0;
     // While frames move every turn, what landed meanwhile can wait a little; large bursts empty a ring.
     this.tendWait -= this.moved + 1;
-    const short = this.vigil.keep(this.moved);
+    const short = this.vigil.left !== 0 && this.vigil.keep(this.moved);
     const tend =
       (this.moved === 0 && !short) || this.tendWait < 0 || this.irq.owed || port.generation !== this.generation;
     this.brief = short && !tend;
@@ -180,12 +183,14 @@ export class DataPath {
       work = this.tend();
       if (work < 0) return work;
     }
+    // While only the host sends, the board's ring is looked at when everything is.
+    const look = tend || this.sent !== 0 || this.moved === 0;
     this.moved = 0;
     if (!port.ready) return work;
-    rc = toHost.begin();
+    rc = toHost.begin(look);
     if (rc < 0) return this.fault(rc, toHost.culprit, toHost.a, toHost.b);
     work += rc;
-    this.moved = rc;
+    this.moved = this.sent = rc;
     // The line is shorter than before only where channels were looked at.
     if (tend) toHost.flush();
     if (this.header !== null) {
@@ -204,6 +209,7 @@ export class DataPath {
   private tend(): number {
     const { port, toHost, toBoard } = this;
     let rc = this.vigil.progressed ? OK : this.ch.progress();
+    this.vigil.progressed = false;
     if (rc < 0) return this.channelFault(rc);
     if (port.generation !== this.generation) {
       rc = this.boardReset();

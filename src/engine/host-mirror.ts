@@ -21,8 +21,13 @@ const GUESS = 4;
 /** rounds without a guess after guesses went wrong */
 const GUESS_PAUSE = 64;
 
+/** descriptors that take the link as long as the engine takes to begin an element, some 100 ns */
+const STRETCH = 16;
 /** descriptors of a chain that are asked for with its head at the most; Linux has 2 + MAX_SKB_FRAGS */
 const SPAN_MAX = 20;
+
+/** result of needHeads() */
+const FAR = 1;
 
 const IDLE = 0;
 const ENTRIES = 1;
@@ -193,16 +198,22 @@ export class HostMirror extends HostNotices {
     if (fresh * (this.write === 0 ? 2 : 4) >= this.size || this.via.room() < fresh + 4) return this.needAll();
     const rc = this.span === 1 ? this.needHeads() : this.needChains();
     if (rc < 0) return rc;
+    if (rc === FAR) return this.needAll();
     this.state = DESCS;
     if (this.misses === 0 && this.runLo < 0) return this.closeChains();
     if (this.guessed) this.guessPause = GUESS_PAUSE;
     return this.await();
   }
 
-  /** Ask for the heads of the entries that are new. A driver hands out what it got back last: neighbours, mostly downwards. */
+  /**
+   * Ask for the heads of the entries that are new. A driver hands out what it got back last: neighbours, mostly downwards;
+   * but its free list is in no order after a while. @returns FAR when the whole table costs the link less, see needAll()
+   */
   private needHeads(): number {
     const { avail, mask, size, stamp, round, target } = this;
+    const most = (size / STRETCH) | 0;
     let misses = 0;
+    let stretches = 0;
     for (let i = this.seen; i !== target; i = (i + 1) & 0xffff) {
       const head = avail[2 + (i & mask)]!;
       if (head >= size) return this.bad(R_DESC_INDEX, head, size);
@@ -211,6 +222,7 @@ export class HostMirror extends HostNotices {
       if (head === this.runLo - 1) this.runLo = head;
       else if (this.runLo >= 0 && head === this.runHi + 1) this.runHi = head;
       else {
+        if (++stretches > most) return FAR;
         this.need(head);
         continue;
       }

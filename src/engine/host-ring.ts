@@ -14,10 +14,6 @@ export type { RingAddresses };
 export class HostRing extends HostMirror {
   /** free-running u16: next entry to consume; entries [next, ready) are complete in the mirror */
   next = 0;
-  /** the chain that single() found: address as int32 words, bytes */
-  lo = 0;
-  hi = 0;
-  len = 0;
   /** buffers that gather() found */
   gathered = 0;
 
@@ -39,22 +35,6 @@ export class HostRing extends HostMirror {
   /** Head of the k-th entry behind `next`; the caller has checked available(). */
   peek(k: number): number {
     return this.avail[2 + ((this.next + k) & this.mask)]!;
-  }
-
-  /**
-   * The short way for a chain of one descriptor: fills lo, hi, len.
-   * @returns false for everything else, faults included; then segments() knows better
-   */
-  single(head: number): boolean {
-    if (head >= this.size) return false;
-    const desc = this.desc;
-    const w = head << 2;
-    const len = desc[w + 2]!;
-    if ((desc[w + 3]! & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) !== this.write || len <= 0) return false;
-    this.lo = desc[w]!;
-    this.hi = desc[w + 1]!;
-    this.len = len;
-    return true;
   }
 
   /** Append the segments of the chain at `head` to `out`. @returns 0 or a negative code with out.a, out.b */

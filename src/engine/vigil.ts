@@ -18,7 +18,8 @@ const LOOKING_TURNS = 2;
 export class Vigil {
   /** the channels were looked at in this turn: a second look would take a channel for settled too early */
   progressed = false;
-  private left = 0;
+  /** short turns that are left; 0: keep() has nothing to say */
+  left = 0;
   /** something is under way, not only a notification waited for */
   private awaits = false;
   private hears = false;
@@ -63,8 +64,6 @@ export class Vigil {
 
   /** A turn begins. @param moved frames begun in the one before @returns whether it may be short */
   keep(moved: number): boolean {
-    this.progressed = false;
-    if (this.left === 0) return false;
     this.left = moved === 0 ? this.left - 1 : 0;
     if (moved !== 0) return false;
     const { read, fetch } = this.ch;

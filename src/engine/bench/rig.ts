@@ -55,11 +55,14 @@ export function benchPort(rings: Side, buffers: LocalBuffers, patch: boolean): N
   };
 }
 
-/** Descriptors of the largest ring that `o` needs to keep a few batches under way. */
+/**
+ * Entries of the rings that `o` is measured with: 512, and 1024 where a frame takes several. What the stand-in fetches lands
+ * between two blocks, three such steps from an index to a complete chain, and in rings of 256 frames would wait for that.
+ */
 function ringSize(o: RigOptions): number {
   const rx = Math.ceil((HDR + o.frameBytes) / rxBuffer(o.shape, o.frameBytes));
-  const need = blockFrames(o) * 4 * Math.max(rx, txPieces(o.shape, o.frameBytes).length);
-  return need <= 256 ? 256 : 1024;
+  const need = blockFrames(o) * 16 * Math.max(rx, txPieces(o.shape, o.frameBytes).length);
+  return need <= 512 ? 512 : 1024;
 }
 
 export class CpuRig {

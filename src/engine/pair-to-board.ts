@@ -1,0 +1,305 @@
+/**
+ * Pairing for frames of the host (to-board.ts): what HQ.tx has with buffers of EQ.rx, as elements of a read channel and a
+ * record of each frame under way.
+ */
+import type { DmaChannel } from "../hw/dma-channel.ts";
+import { DESC_F_WRITE, NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
+import type { BoardRing } from "./board-ring.ts";
+import { SINGLE_KIND } from "./chain.ts";
+import { R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
+import type { HostRing } from "./host-ring.ts";
+import type { DirectionLimits } from "./pair-to-host.ts";
+import { cutOut, emit, localOffset, MAX_SEGMENTS, Segments } from "./segments.ts";
+
+/** frames in flight */
+export const RECORDS = 1024;
+// one of them: list position behind it, buffers of the board that it fills (0: it is dropped), bytes, and where its
+// num_buffers is in the board's memory (-1: it has none)
+export const REC_WORDS = 4;
+export const REC_BUFS = 1;
+export const REC_BYTES = 2;
+export const REC_PATCH = 3;
+/** beside the number of buffers: what is known of each is in `parts` */
+export const PARTED = 1 << 16;
+/** more than the board's driver can have outstanding, with one word more a frame */
+export const PARTS = 65536;
+const MAX_BUFFERS = 128;
+const ETH_MIN = 14;
+/** elements under way that one more does not hold up */
+export const FEW = 6;
+
+export class PairToBoard {
+  frames = 0;
+  bytes = 0;
+  /** frames that no receive buffer of the board can take */
+  dropped = 0;
+  /** turns in which frames waited for the board's receive buffers */
+  starved = 0;
+  bursts = 0;
+  elements = 0;
+  a = 0;
+  b = 0;
+  culprit = "";
+
+  protected readonly eq: BoardRing;
+  protected readonly hq: HostRing;
+  protected readonly rd: DmaChannel;
+  protected readonly limits: DirectionLimits;
+  private readonly src = new Segments();
+  private readonly dst = new Segments();
+  private hdrLen = 12;
+  /** header that the board's driver expects, and how much longer it is than the host's */
+  private eqHdrLen = 12;
+  protected grow = 0;
+  /** shortest frame as the host sends it, its header included */
+  private least = 0;
+  private mergeable = false;
+
+  /** frames in flight, oldest first */
+  protected readonly rec = new Int32Array(RECORDS * REC_WORDS);
+  protected first = 0;
+  protected last = 0;
+  /** of frames that are not in one piece: where the second byte of num_buffers is, bytes in each buffer */
+  protected readonly parts = new Int32Array(PARTS);
+  protected partFirst = 0;
+  protected partLast = 0;
+  protected inflight = 0;
+  private readonly lens = new Int32Array(MAX_BUFFERS);
+  // the burst that is being put together, and the board's receive buffers that are left for it
+  protected begun = 0;
+  protected ready = 0;
+  /** the last frame was not of one descriptor on each side, so the next one probably is not either */
+  protected long = false;
+
+  constructor(eq: BoardRing, hq: HostRing, rd: DmaChannel, limits: DirectionLimits) {
+    this.eq = eq;
+    this.hq = hq;
+    this.rd = rd;
+    this.limits = limits;
+  }
+
+  protected attachPairing(hdrLen: number, mergeable: boolean, eqHdrLen: number): void {
+    this.hdrLen = hdrLen;
+    this.eqHdrLen = eqHdrLen;
+    this.grow = eqHdrLen - hdrLen;
+    this.least = hdrLen + ETH_MIN;
+    this.mergeable = mergeable;
+    this.first = this.last = 0;
+    this.partFirst = this.partLast = 0;
+    this.inflight = 0;
+  }
+
+  /** A new life of the board's driver. @param mergeable it negotiated MRG_RXBUF */
+  attachBoard(mergeable: boolean): void {
+    this.mergeable = mergeable;
+  }
+
+  /**
+   * Frames of one descriptor on each side, as nearly every frame of a usual MTU is, until `most` are begun or one is
+   * not so; what is unusual or wrong goes the long way. As in pair-to-host.ts, rings are read here.
+   */
+  protected singles(most: number): void {
+    const { eq, hq, rd, grow, rec, least } = this;
+    const patch = this.eqHdrLen >= 12;
+    const elements = grow === 0 ? 1 : 2;
+    let frames = most - this.begun;
+    if (this.ready < frames) frames = this.ready;
+    const room = ((rd.room() - 1) / elements) | 0;
+    if (room < frames) frames = room;
+    let last = this.last;
+    const records = (RECORDS - 1 - (last - this.first)) | 0;
+    if (records < frames) frames = records;
+    const left = this.limits.inflightBytes - this.inflight;
+    if (frames <= 0 || left <= 0) return;
+    const { desc, avail, mask, next } = eq;
+    const { desc: hqDesc, avail: hqAvail, mask: hqMask, next: hqNext } = hq;
+    let end = rd.putCount;
+    let bytes = 0;
+    let n = 0;
+    do {
+      const head = hqAvail[2 + ((hqNext + n) & hqMask)]!;
+      const buffer = avail[2 + ((next + n) & mask)]!;
+      if (head > hqMask || buffer > mask) break;
+      const v = head << 2;
+      const w = buffer << 2;
+      const from = hqDesc[v + 2]!;
+      const room = desc[w + 2]!;
+      const len = (from + grow) | 0;
+      const kinds = (hqDesc[v + 3]! & SINGLE_KIND) | ((desc[w + 3]! & SINGLE_KIND) ^ DESC_F_WRITE);
+      if (kinds !== 0 || from < least || room < len) break;
+      const off = eq.locate(desc[w]!, desc[w + 1]!, room);
+      if (off < 0) break;
+      if (grow === 0) rd.put(len, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
+      else this.putApart(from, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
+      end = (end + elements) | 0;
+      const r = (last & (RECORDS - 1)) * REC_WORDS;
+      rec[r] = end;
+      rec[r + REC_BUFS] = 1;
+      rec[r + REC_BYTES] = len;
+      rec[r + REC_PATCH] = patch ? off + NET_HDR_NUM_BUFFERS : -1;
+      last = (last + 1) | 0;
+      bytes = (bytes + len) | 0;
+      n++;
+    } while (n < frames && bytes < left);
+    if (n === 0) return;
+    hq.next = (hqNext + n) & 0xffff;
+    eq.next = (next + n) & 0xffff;
+    this.ready -= n;
+    this.last = last;
+    this.inflight += bytes;
+    this.begun += n;
+    this.frames += n;
+    this.bytes += bytes - n * this.eqHdrLen;
+  }
+
+  /** A burst of one frame in one element, start to end, as in pair-to-host.ts. @returns false: nothing begun, take the long way */
+  protected one(): boolean {
+    const { eq, hq, rd, rec, last } = this;
+    if (this.ready === 0 || this.inflight >= this.limits.inflightBytes) return false;
+    if (((last - this.first) | 0) >= RECORDS - 1 || rd.room() < 2) return false;
+    const head = hq.avail[2 + (hq.next & hq.mask)]!;
+    const buffer = eq.avail[2 + (eq.next & eq.mask)]!;
+    if (head > hq.mask || buffer > eq.mask) return false;
+    const v = head << 2;
+    const w = buffer << 2;
+    const { desc } = eq;
+    const { desc: hqDesc } = hq;
+    const len = hqDesc[v + 2]!;
+    const room = desc[w + 2]!;
+    const kinds = (hqDesc[v + 3]! & SINGLE_KIND) | ((desc[w + 3]! & SINGLE_KIND) ^ DESC_F_WRITE);
+    if (kinds !== 0 || len < this.least || room < len) return false;
+    const off = eq.locate(desc[w]!, desc[w + 1]!, room);
+    if (off < 0) return false;
+    rd.put(len, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
+    rd.commit();
+    const r = (last & (RECORDS - 1)) * REC_WORDS;
+    rec[r] = rd.putCount;
+    rec[r + REC_BUFS] = 1;
+    rec[r + REC_BYTES] = len;
+    rec[r + REC_PATCH] = this.eqHdrLen >= 12 ? off + NET_HDR_NUM_BUFFERS : -1;
+    this.last = (last + 1) | 0;
+    hq.next = (hq.next + 1) & 0xffff;
+    eq.next = (eq.next + 1) & 0xffff;
+    this.inflight += len;
+    this.frames++;
+    this.bytes += len - this.eqHdrLen;
+    this.elements++;
+    this.bursts++;
+    if (((rd.putCount - rd.doneCount) | 0) <= FEW) hq.tail();
+    return true;
+  }
+
+  /** One frame the long way. @returns 1 begun (or dropped), 0 nothing can go now, or a negative code */
+  protected chain(): number {
+    const { eq, hq, rd, src, dst, lens, grow } = this;
+    const head = hq.peek(0);
+    src.clear();
+    let rc = hq.segments(head, src);
+    if (rc < 0) return this.fault("hq.tx", rc, src.a, src.b);
+    const total = src.total + grow;
+    const least = this.hdrLen + ETH_MIN;
+    if (src.total < least) return this.fault("hq.tx", R_FRAME_SHORT, src.total, least);
+    const limit = this.mergeable ? MAX_BUFFERS : 1;
+    let k = 0;
+    for (;;) {
+      dst.clear();
+      rc = eq.gather(total, this.ready < limit ? this.ready : limit, dst, lens);
+      k = eq.gathered;
+      if (rc < 0 || dst.total >= total || k < this.ready || k === limit) break;
+      // Perhaps the board's driver has added buffers since we looked.
+      const fresh = eq.look();
+      if (fresh < 0) return this.fault("eq.rx", fresh, eq.a, eq.b);
+      if (fresh <= this.ready) break;
+      this.ready = fresh;
+    }
+    if (k > 0 && lens[0]! < this.eqHdrLen) return this.fault("eq.rx", R_BUFFER_SMALL, lens[0]!, this.eqHdrLen);
+    let never = src.count + dst.count + 1 >= MAX_SEGMENTS;
+    if (rc === R_CHAIN_TOO_LONG && k > 0) never = true;
+    else if (rc < 0) return this.fault("eq.rx", rc, dst.a, dst.b);
+    if (never || dst.total < total) {
+      if (never || k === limit || k === eq.size) {
+        // Larger than can ever be taken: a record without data, so that completions stay in order.
+        if (this.full()) return 0;
+        this.dropped++;
+        hq.consume(1);
+        this.record(0, -1, 0);
+        this.begun++;
+        return 1;
+      }
+      this.starved++;
+      return 0;
+    }
+    if (rd.room() < src.count + dst.count + 2 || this.full()) return 0;
+    const stamped = this.eqHdrLen >= 12;
+    const patch = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS) : -1;
+    const patch1 = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS + 1) : 0;
+    const simple = k === 1 && patch1 === patch + 1;
+    this.long = src.count + dst.count > 2;
+    if (!simple) this.part(patch1);
+    if (grow < 0) cutOut(src, this.eqHdrLen, -grow);
+    else if (grow > 0) cutOut(dst, this.hdrLen, grow);
+    emit(rd, src, dst, grow > 0 ? total - grow : total);
+    if (!simple) this.partLast = spill(this.parts, this.partLast, lens, k, total);
+    eq.consume(k);
+    hq.consume(1);
+    this.ready -= k;
+    this.record(simple ? 1 : k | PARTED, patch, total);
+    this.begun++;
+    this.frames++;
+    this.bytes += total - this.eqHdrLen;
+    return 1;
+  }
+
+  private full(): boolean {
+    return ((this.last - this.first) | 0) >= RECORDS - 1;
+  }
+
+  /** Header and data of a frame of one descriptor on each side, where header lengths differ. */
+  private putApart(len: number, fromLo: number, fromHi: number, lo: number, hi: number): void {
+    const { rd, hdrLen, eqHdrLen } = this;
+    rd.put(hdrLen < eqHdrLen ? hdrLen : eqHdrLen, fromLo, fromHi, lo, hi);
+    const src = (fromLo + hdrLen) | 0;
+    const dst = (lo + eqHdrLen) | 0;
+    rd.put(
+      len - hdrLen,
+      src,
+      src >>> 0 < fromLo >>> 0 ? (fromHi + 1) | 0 : fromHi,
+      dst,
+      dst >>> 0 < lo >>> 0 ? (hi + 1) | 0 : hi,
+    );
+  }
+
+  private part(word: number): void {
+    this.parts[this.partLast & (PARTS - 1)] = word;
+    this.partLast = (this.partLast + 1) | 0;
+  }
+
+  private record(bufs: number, patch: number, bytes: number): void {
+    const { rec } = this;
+    const r = (this.last & (RECORDS - 1)) * REC_WORDS;
+    rec[r] = this.rd.putCount;
+    rec[r + REC_BUFS] = bufs;
+    rec[r + REC_BYTES] = bytes;
+    rec[r + REC_PATCH] = patch;
+    this.last = (this.last + 1) | 0;
+    this.inflight += bytes;
+  }
+
+  protected fault(culprit: string, code: number, a: number, b: number): number {
+    this.culprit = culprit;
+    this.a = a;
+    this.b = b;
+    return code;
+  }
+}
+
+/** Bytes of each of `k` buffers that `total` bytes fill, behind `at` in the ring `parts`. @returns where the next word goes */
+function spill(parts: Int32Array, at: number, lens: Int32Array, k: number, total: number): number {
+  let left = total;
+  for (let i = 0; i < k; i++) {
+    const n = left < lens[i]! ? left : lens[i]!;
+    parts[(at + i) & (PARTS - 1)] = n;
+    left -= n;
+  }
+  return (at + k) | 0;
+}
