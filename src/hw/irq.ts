@@ -185,6 +185,7 @@ export class Intx {
   private readonly deassertRegion: number;
   private readonly assertOff: number;
   private readonly deassertOff: number;
+  private aimed = false;
   private want = false;
   private told = false;
 
@@ -199,10 +200,15 @@ export class Intx {
     this.program();
   }
 
-  /** Aim both regions; again after a reset that took the iATU with it. The host has forgotten the level then. */
+  /**
+   * Aim both regions; again after a reset that took the iATU with it, which shows in their enable bits. A region that is
+   * still there stays as it is: the last message may be on its way through it. The host has forgotten the level.
+   */
   program(): void {
     const { ctrl, iatu } = this;
     this.forget();
+    if (this.aimed && iatu.enabled(false, this.assertRegion) && iatu.enabled(false, this.deassertRegion)) return;
+    this.aimed = true;
     iatu.outboundMsg(this.assertRegion, ctrl.windowBus + this.assertOff, MSG_ASSERT_INTA);
     iatu.outboundMsg(this.deassertRegion, ctrl.windowBus + this.deassertOff, MSG_DEASSERT_INTA);
   }
