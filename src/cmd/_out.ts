@@ -54,12 +54,16 @@ function writeAll(fd: number, text: string, patienceMs = Number.POSITIVE_INFINIT
   }
 }
 
-/** A line for the log. A log that nobody takes must neither end the card nor hold it up: the line is lost then. */
+let logIsStuck = false;
+
+/** A line for the log. A log that nobody takes must neither end the card nor hold it up: lines are lost then. */
 function say(text: string): void {
   try {
-    writeAll(2, text, LOG_PATIENCE_MS);
+    writeAll(2, text, logIsStuck ? 0 : LOG_PATIENCE_MS);
+    logIsStuck = false;
   } catch {
-    // there is nowhere to tell it
+    // there is nowhere to tell it, and no second wait for a reader that did not come
+    logIsStuck = true;
   }
 }
 

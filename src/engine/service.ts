@@ -31,6 +31,8 @@ export interface ServiceOptions {
   readonly idleTurns: number;
 }
 
+/** far longer than an INTx is held (interrupts.ts) */
+const PULSE_MS = 20;
 /** most that transfers in flight may take to end while the host waits in a loop */
 const PAUSE_MS = 100;
 
@@ -281,14 +283,10 @@ export class Service {
       rc = dp.drain();
     }
     const settled = dp.settled;
-    this.live = false;
     rc = dp.detach();
-    if (settled && rc >= 0) {
-      this.paused = true;
-      return true;
-    }
-    this.live = true;
-    return false;
+    this.paused = settled && rc >= 0;
+    this.live = !this.paused;
+    return this.paused;
   }
 
   /** A ring was reset and is enabled again (VIRTIO 1.2 2.6.1), the other one goes on. */
@@ -385,13 +383,15 @@ export class Service {
 
   /** Clean stop: let DMA in flight finish for at most `ms` milliseconds, show the link down on both sides. */
   shutdown(ms: number): void {
-    const until = Date.now() + ms;
+    const { dp, fn } = this;
     if (this.live) {
-      const irq = this.fn.setLink(false);
-      if (irq !== 0) this.dp.configInterrupt(this.fn.configVector);
-      while (!(this.dp.drained && this.dp.quiet) && this.fn.stillLive() && Date.now() < until) {
+      if (fn.setLink(false) !== 0) dp.configInterrupt(fn.configVector);
+      let until = Date.now() + ms;
+      while (!(dp.settled && dp.quiet) && fn.stillLive() && Date.now() < until) {
         this.ctrl.turn();
-        if (this.dp.drain() < 0) break;
+        if (dp.drain() < 0) break;
+        // not quiet then: the last INTx pulse, or a round of fetches that nobody goes on with
+        if (dp.settled) until = Math.min(until, Date.now() + PULSE_MS);
       }
     }
     this.stopData();

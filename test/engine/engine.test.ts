@@ -122,6 +122,36 @@ describe("a broken set-up", () => {
   }, 30_000);
 });
 
+describe("a stop in the middle of transfers", () => {
+  for (const core of ["modern-msix", "legacy-intx"] as const) {
+    test(`${core}: what is in flight lands, and nothing else is waited for`, () => {
+      for (let seed = 1; seed <= 10; seed++) {
+        const rig = new EngineRig({ core, seed });
+        rig.up();
+        const { service, dp } = rig.engine;
+        const turns = service.turns + rig.random.below(200);
+        rig.until("some turns", () => service.turns >= turns);
+        rig.queue(60, 20_000);
+        // nobody ends a round of fetches any more: it must not be waited for
+        const turn = dp.turn.bind(dp);
+        const stop = new Error("a round is half made");
+        dp.turn = () => {
+          const n = turn();
+          if (dp.hqTx.gathering && dp.toHost.outstanding > 0) throw stop;
+          return n;
+        };
+        expect(() => rig.until("that", () => false)).toThrow(stop.message);
+        const began = performance.now();
+        service.shutdown(10_000);
+        expect(performance.now() - began).toBeLessThan(5000);
+        expect(dp.settled).toBe(true);
+        expect(service.faults).toBe(0);
+        rig.close();
+      }
+    }, 120_000);
+  }
+});
+
 test("a masked MSI-X vector is held back and sent when it is unmasked", () => {
   const rig = new EngineRig({ core: "modern-msix" });
   rig.up();
