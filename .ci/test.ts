@@ -110,7 +110,7 @@ const since = Date.now();
 await suite("packages", packages);
 await suite("lint", async () => one((await run([join(bin, "biome"), "check", "."])) === 0));
 await suite("types", async () => one((await run([join(bin, "tsc"), "--noEmit"])) === 0));
-await suite("build", async () => one((await run([bun, ".ci/build.ts"])) === 0));
+await suite("build", async () => one((await run([bun, ".ci/build.ts", "--musl"])) === 0));
 await suite("bun test", units);
 if (flags.fast) console.log("\n--fast: demo and rig were not run");
 else {
