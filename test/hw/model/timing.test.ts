@@ -317,6 +317,24 @@ describe("packet sizes are those of Device Control", () => {
     b.model.hotReset();
     expect(b.model.cfgRead(0x78, 2)).toBe(0x0810 | (1 << 5) | (2 << 12));
   });
+  test("packets as large as they can be: every byte is where it belongs", () => {
+    const b = quick();
+    devctl(b, 4096, 4096);
+    for (let i = 0; i < 65536; i++) {
+      b.data.u8[i] = (i * 131) >>> 3;
+      b.host.u8[0x40000 + i] = (i * 137) >>> 4;
+    }
+    for (let i = 0; i < 4; i++) {
+      b.list.data(i, CTL_CB, 16384, b.data.bus + 16384 * i, HOST_BASE + 16384 * i);
+      b.list.data(i + 9, CTL_CB, 16384, HOST_BASE + 0x40000 + 16384 * i, b.data.bus + 0x40000 + 16384 * i);
+    }
+    b.wr.start(b.list.slot(0));
+    b.rd.start(b.list.slot(9));
+    drain(b);
+    b.turns(100);
+    expect(Buffer.compare(b.host.u8.subarray(0, 65536), b.data.u8.subarray(0, 65536))).toBe(0);
+    expect(Buffer.compare(b.data.u8.subarray(0x40000, 0x50000), b.host.u8.subarray(0x40000, 0x50000))).toBe(0);
+  });
   test("R-Car's spoiled reads go away when the board caps the read request size", () => {
     const b = bench({ timing: RK, turnNs: 10, faults: { rcarReadRequest: true }, maxReadRequest: 128 });
     const ctrl = b.model.controller();
