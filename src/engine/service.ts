@@ -5,14 +5,17 @@
  */
 import type { Controller } from "../hw/controller.ts";
 import { capReadRequest, command, linkUp } from "../hw/dbi.ts";
+import { Fault } from "../hw/fault.ts";
 import type { NetPort } from "../hw/net-port.ts";
 import { COMMAND_MASTER } from "../hw/pci.layout.ts";
+import { Carrier } from "./carrier.ts";
 import { blockedHint, describe, R_DMA_ABORT, R_HEADER_LENGTH } from "./codes.ts";
 import type { DataPath } from "./datapath.ts";
 import { FN_DOWN, FN_NONE, FN_REFUSED, FN_UP, type HostFunction } from "./function/function.ts";
 import { HOST_GONE, HOST_NO_BUFFERS, HOST_NO_MASTER, HOST_STUCK, HostWatch } from "./host-watch.ts";
 import { featureText, lifeOptions, portFeatures, queueText } from "./life.ts";
 import type { EngineLog } from "./log.ts";
+import { bringToRest } from "./rest.ts";
 import type { RingCheck } from "./ring-check.ts";
 
 /** Why slice() came back. */
@@ -52,10 +55,10 @@ export class Service {
   /** what a person should know about a link that carries nothing; "" when all is well */
   diagnosis = "";
   private readonly watch: HostWatch;
+  private readonly carrier: Carrier;
   private event = FN_NONE;
   private code = 0;
   private live = false;
-  private hostCarrier = false;
   /** a configuration change notification is on its way although nothing is served */
   private owes = false;
   private framesAtUp = 0;
@@ -81,6 +84,7 @@ export class Service {
     private readonly rings: RingCheck | null = null,
   ) {
     this.watch = new HostWatch(ctrl, fn, dp);
+    this.carrier = new Carrier(fn, port, dp, log);
   }
 
   /**
@@ -154,7 +158,6 @@ export class Service {
       this.changed();
     } else if (why === SLICE_FAULT && this.code === R_DMA_ABORT && (command(this.ctrl) & COMMAND_MASTER) === 0) {
       // The abort is only how it shows.
-      this.faults++;
       this.found = HOST_NO_MASTER;
       this.changed();
     } else if (why === SLICE_FAULT && this.code === R_HEADER_LENGTH) this.correctHeader();
@@ -210,29 +213,34 @@ export class Service {
       this.refused(why);
       return;
     }
-    port.start(portFeatures(fn, this.options.mtu));
+    if (!this.startPort()) return;
     dp.attach(lifeOptions(fn, port));
     this.live = true;
     this.corrected = false;
     this.link = "live";
     this.diagnosis = "";
     this.framesAtUp = dp.toHost.frames + dp.toBoard.frames;
-    port.setLink(true);
-    this.hostCarrier = port.isUp?.() ?? true;
-    if (fn.setLink(this.hostCarrier) !== 0) dp.configInterrupt(fn.configVector);
+    this.carrier.begin();
     this.log.info(
       `host driver is up: ${fn.personality}, ${fn.msix ? "MSI-X" : "INTx"}, features ${featureText(fn)}, header ${fn.hdrLen}, ${queueText(fn)}`,
     );
   }
 
-  /** The host's carrier follows the board's netdev: no carrier while that is administratively down. A few times a second. */
+  /** @returns false when the board's side cannot be had now (its netdev was deleted, a system call failed): that is said */
+  private startPort(): boolean {
+    try {
+      this.port.start(portFeatures(this.fn, this.options.mtu));
+      return true;
+    } catch (e) {
+      if (!(e instanceof Fault)) throw e;
+      this.halt(`the board's side does not start: ${e.message}`);
+      return false;
+    }
+  }
+
+  /** A few times a second. */
   followBoard(): void {
-    if (!this.live || this.port.isUp === undefined) return;
-    const up = this.port.isUp();
-    if (up === this.hostCarrier) return;
-    this.hostCarrier = up;
-    if (this.fn.setLink(up) !== 0) this.dp.configInterrupt(this.fn.configVector);
-    this.log.info(`${this.port.netdev} is ${up ? "up" : "down"}: the host sees the link ${up ? "up" : "down"}`);
+    if (this.live) this.carrier.follow();
   }
 
   /** What the watch found. */
@@ -270,21 +278,9 @@ export class Service {
     else this.log.warn("the host reset the link; config space was written again, waiting for its driver");
   }
 
-  /**
-   * The host's driver is alive and waits for us: finish all that is in flight and begin nothing more, so that rings can
-   * go on later. @returns false when that did not work out
-   */
+  /** The host's driver is alive and waits for us. @returns false when what is in flight did not end */
   private pause(): boolean {
-    const { ctrl, dp } = this;
-    const until = Date.now() + PAUSE_MS;
-    let rc = 0;
-    while (!dp.settled && rc >= 0 && Date.now() < until) {
-      ctrl.turn();
-      rc = dp.drain();
-    }
-    const settled = dp.settled;
-    rc = dp.detach();
-    this.paused = settled && rc >= 0;
+    this.paused = bringToRest(this.ctrl, this.dp, PAUSE_MS);
     this.live = !this.paused;
     return this.paused;
   }
@@ -302,7 +298,6 @@ export class Service {
     const text = describe(R_HEADER_LENGTH, "hq.tx", dp.a, dp.b);
     const found = dp.b;
     if (this.corrected || !this.pause()) {
-      this.faults++;
       this.halt(text);
       return;
     }
@@ -310,7 +305,7 @@ export class Service {
     this.log.warn(`${text}; going on with that`);
     port.stop();
     fn.setHdrLen(found);
-    port.start(portFeatures(fn, this.options.mtu));
+    if (!this.startPort()) return;
     this.paused = false;
     dp.attach(lifeOptions(fn, port), 0);
     this.live = true;
@@ -345,13 +340,13 @@ export class Service {
   /** A rule was broken or DMA failed: stop this pair of queues, say it once, show both links down, wait for a reset. */
   private fault(): void {
     const { dp } = this;
-    this.faults++;
     const first = dp.toHost.frames + dp.toBoard.frames === this.framesAtUp;
     const text = describe(this.code, dp.culprit, dp.a, dp.b) + (first ? blockedHint(this.code) : "");
     this.halt(text);
   }
 
   private halt(text: string): void {
+    this.faults++;
     this.stopData();
     this.link = "stopped";
     this.diagnosis = text;

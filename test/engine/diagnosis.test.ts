@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import type { HostFunction } from "../../src/engine/function/function.ts";
 import { judgeHeader } from "../../src/engine/header-check.ts";
+import { Fault } from "../../src/hw/fault.ts";
 import { fill, ld16, st16 } from "../../src/hw/mem.ts";
 import { EngineRig } from "../support/engine-rig.ts";
 
@@ -252,6 +253,28 @@ test("a DMA channel on which nothing moves: said after a second, served again af
   rig.close();
 }, 20_000);
 
+test("a board's side that does not start: said once, the host sees no link, tried again at its next reset", () => {
+  const rig = new EngineRig({ core: "modern-msix" });
+  const { port } = rig;
+  const { service } = rig.engine;
+  const start = port.start;
+  port.start = () => {
+    throw new Fault("E_SYS", "TUNSETVNETHDRSZ on tap0: EBADFD");
+  };
+  rig.until("stopped", () => service.link === "stopped");
+  expect(service.diagnosis).toBe("the board's side does not start: TUNSETVNETHDRSZ on tap0: EBADFD");
+  expect([service.faults, rig.log.filter((l) => l.includes("EBADFD")).length]).toEqual([1, 1]);
+  rig.until("bound", () => rig.host.state === "bound" && !rig.host.busy);
+  expect([rig.end.linkUp, rig.endpoint.barRead(0, 0x14, 1) & 0x40]).toEqual([false, 0x40]);
+  port.start = start;
+  rig.host.reset(true);
+  rig.until("left the old life", () => service.link !== "stopped");
+  rig.up();
+  rig.exchange(20);
+  expect([service.diagnosis, service.faults]).toEqual(["", 1]);
+  rig.close();
+});
+
 describe("a host that goes without a word", () => {
   for (const core of ["modern-msix", "modern-intx", "legacy-msix", "legacy-intx"] as const) {
     for (const how of ["hot reset", "link down and up", "power cycle"] as const) {
@@ -288,6 +311,7 @@ describe("a host that goes without a word", () => {
     rig.endpoint.cfgWrite(4, 2, 2);
     rig.until("stopped", () => rig.engine.service.link === "stopped");
     expect(rig.engine.service.diagnosis).toMatch(/Bus Master Enable off/);
+    expect(rig.engine.service.faults).toBe(1);
     rig.endpoint.cfgWrite(4, 2, 6);
     rig.host.reset(true);
     rig.until("left the old life", () => rig.engine.service.link !== "stopped");

@@ -331,8 +331,10 @@ describe("2.4.1 device reset", () => {
         h.port.send(frame(0, 60_000));
         h.send(frame(12, 60_000));
       }
-      h.turns(delay);
       const { write } = h.engine.channels;
+      const put = write.putCount;
+      for (let i = 0; i < 200 && write.putCount === put; i++) h.turns(1);
+      h.turns(delay);
       write.progress();
       // what is left behind the turn in which the loop finds out
       if (((write.putCount - write.doneCount) | 0) > TURN_BUDGET) cut++;
