@@ -6,18 +6,11 @@
  * machines. Looks (host-looks.ts) read the index, several may be under way. Rounds bring what the newest index covers:
  * entries, then the descriptors they name, then indirect tables; one is under way.
  */
-import type { DmaMemory, DmaRegion } from "../hw/dma-memory.ts";
-import { availBytes, DESC_F_INDIRECT, DESC_F_NEXT } from "../hw/virtio.layout.ts";
+import { DESC_F_INDIRECT, DESC_F_NEXT } from "../hw/virtio.layout.ts";
 import { OK, R_DESC_INDEX, R_DESC_LOOP, R_INDIRECT, R_INDIRECT_NOT_NEGOTIATED } from "./codes.ts";
-import type { Fetcher, SpareFetcher } from "./fetch.ts";
-import { HostNotices } from "./host-notices.ts";
+import { GUESS, HostDescs, INDIRECT_MAX } from "./host-descs.ts";
 import type { RingAddresses } from "./host-used.ts";
-import { TUNING, type Tuning } from "./tuning.ts";
 
-/** descriptors of an indirect table that are mirrored; Linux uses at most 2 + MAX_SKB_FRAGS */
-export const INDIRECT_MAX = 64;
-/** descriptors of a guess: a cache line of them */
-const GUESS = 4;
 /** rounds without a guess after guesses went wrong */
 const GUESS_PAUSE = 64;
 
@@ -34,24 +27,9 @@ const ENTRIES = 1;
 const DESCS = 2;
 const TABLES = 3;
 
-export class HostMirror extends HostNotices {
-  /** DESC_F_WRITE for the receive queue, 0 for the transmit queue */
-  readonly write: number;
+export class HostMirror extends HostDescs {
   /** free-running u16: entries before it are complete in the mirror */
   ready = 0;
-
-  /** what the round under way goes through */
-  private via: Fetcher;
-  private readonly mem: DmaRegion;
-  private readonly maxSize: number;
-  readonly avail: Uint16Array;
-  readonly desc: Int32Array;
-  protected readonly table: Int32Array;
-  private readonly descOff: number;
-  private readonly tableOff: number;
-  /** round in which a descriptor was asked for last */
-  private readonly stamp: Int32Array;
-  private round = 0;
 
   // the round under way: entries [seen, target)
   private state = IDLE;
@@ -68,35 +46,6 @@ export class HostMirror extends HostNotices {
   private guessed = false;
 
   protected indirect = false;
-  private descLo = 0;
-  private descHi = 0;
-  private runLo = -1;
-  private runHi = -1;
-
-  /** @param maxSize largest queue size that attach() will be given; memory is taken once, here */
-  constructor(
-    name: string,
-    write: number,
-    memory: DmaMemory,
-    fetcher: Fetcher,
-    maxSize: number,
-    tuning: Tuning = TUNING,
-    spare: SpareFetcher | null = null,
-  ) {
-    super(name, memory, fetcher, maxSize, tuning, spare);
-    this.write = write;
-    this.via = fetcher;
-    this.maxSize = maxSize;
-    const availSpan = (availBytes(maxSize) + 63) & ~63;
-    this.descOff = availSpan;
-    this.tableOff = this.descOff + maxSize * 16;
-    const bytes = this.tableOff + maxSize * INDIRECT_MAX * 16;
-    this.mem = memory.alloc(`mirror.${name}`, bytes, 4096);
-    this.avail = this.mem.u16.subarray(0, availSpan >> 1);
-    this.desc = this.mem.i32.subarray(this.descOff >> 2, this.tableOff >> 2);
-    this.table = this.mem.i32.subarray(this.tableOff >> 2, bytes >> 2);
-    this.stamp = new Int32Array(maxSize);
-  }
 
   /** Begin a new life with the addresses that the host gave. Called with no DMA outstanding. */
   attach(q: RingAddresses, eventIdx: boolean, indirect: boolean): void {
@@ -351,62 +300,6 @@ export class HostMirror extends HostNotices {
     this.ready = this.target;
     this.state = IDLE;
     if (this.guessed) this.standBack();
-  }
-
-  /** Ask for descriptor `d`, joined with its neighbours to one element where the gap is under a cache line. */
-  private need(d: number): void {
-    if (this.stamp[d] === this.round) return;
-    this.stamp[d] = this.round;
-    if (this.runLo >= 0) {
-      if (d > this.runHi && d - this.runHi <= GUESS) {
-        for (let k = this.runHi + 1; k < d; k++) this.stamp[k] = this.round;
-        this.runHi = d;
-        return;
-      }
-      if (d < this.runLo && this.runLo - d <= GUESS) {
-        for (let k = d + 1; k < this.runLo; k++) this.stamp[k] = this.round;
-        this.runLo = d;
-        return;
-      }
-      this.flushRun();
-    }
-    this.runLo = this.runHi = d;
-  }
-
-  /** The same for `count` neighbours from `d`, as many as there are. */
-  private needRun(d: number, count: number): void {
-    const { stamp, round, size, runLo, runHi } = this;
-    const last = (d + count < size ? d + count : size) - 1;
-    if (stamp[d] === round || stamp[last] === round) {
-      for (let k = d; k <= last; k++) this.need(k);
-      return;
-    }
-    let from = d;
-    let to = last;
-    if (runLo >= 0 && d > runHi && d - runHi <= GUESS) {
-      from = runHi + 1;
-      this.runHi = last;
-    } else if (last < runLo && runLo - last <= GUESS) {
-      to = runLo - 1;
-      this.runLo = d;
-    } else {
-      this.flushRun();
-      this.runLo = d;
-      this.runHi = last;
-    }
-    for (let k = from; k <= to; k++) stamp[k] = round;
-  }
-
-  private flushRun(): void {
-    if (this.runLo < 0) return;
-    const off = this.runLo * 16;
-    this.fetchAt(this.via, (this.runHi - this.runLo + 1) * 16, this.descLo, this.descHi, off, this.descOff + off);
-    this.runLo = -1;
-  }
-
-  private fetchAt(via: Fetcher, bytes: number, lo: number, hi: number, add: number, off: number): void {
-    const at = (lo + add) | 0;
-    via.put(bytes, at, at >>> 0 < lo >>> 0 ? hi + 1 : hi, this.mem, off);
   }
 
   /** The channel that fetches was restarted: what was asked for is lost, ask again. */

@@ -5,7 +5,8 @@
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
 import { INDIRECT, walk, walkIndirect } from "./chain.ts";
 import { OK, R_INDIRECT_NOT_NEGOTIATED } from "./codes.ts";
-import { HostMirror, INDIRECT_MAX } from "./host-mirror.ts";
+import { INDIRECT_MAX } from "./host-descs.ts";
+import { HostMirror } from "./host-mirror.ts";
 import type { RingAddresses } from "./host-used.ts";
 import { MAX_SEGMENTS, type Segments } from "./segments.ts";
 

@@ -10,7 +10,7 @@ import {
   R_INDIRECT,
   R_INDIRECT_NOT_NEGOTIATED,
 } from "../../src/engine/codes.ts";
-import { INDIRECT_MAX } from "../../src/engine/host-mirror.ts";
+import { INDIRECT_MAX } from "../../src/engine/host-descs.ts";
 import { st16 } from "../../src/hw/mem.ts";
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../../src/hw/virtio.layout.ts";
 import { type MirrorRig as Rig, releaseMirrors, mirrorRig as rig } from "../support/mirror-rig.ts";

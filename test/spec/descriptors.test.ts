@@ -1,7 +1,7 @@
 /** VIRTIO 1.2 2.7.4, 2.7.5: message framing, descriptor tables, indirect tables. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { R_CHAIN_TOO_LONG, R_DESC_LOOP, R_INDIRECT, R_INDIRECT_NOT_NEGOTIATED } from "../../src/engine/codes.ts";
-import { INDIRECT_MAX } from "../../src/engine/host-mirror.ts";
+import { INDIRECT_MAX } from "../../src/engine/host-descs.ts";
 import { st16 } from "../../src/hw/mem.ts";
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../../src/hw/virtio.layout.ts";
 import { frame, RingRig, withBuffers } from "../support/ring-rig.ts";
