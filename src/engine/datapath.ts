@@ -65,7 +65,7 @@ export class DataPath extends DataPathLife {
   /** See what landed, give it back on both sides, and let the mirrors make a step. @returns frames finished, or a negative code */
   private tend(): number {
     const { port, toHost, toBoard } = this;
-    let rc = this.vigil.progressed ? OK : this.ch.progress();
+    let rc = this.vigil.progressed ? this.ch.advance(this.ch.write) : this.ch.progress();
     this.vigil.progressed = false;
     if (rc < 0) return this.channelFault(rc);
     if (port.generation !== this.generation) {

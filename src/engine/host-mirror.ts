@@ -11,6 +11,15 @@ import { OK, R_DESC_INDEX, R_DESC_LOOP, R_INDIRECT, R_INDIRECT_NOT_NEGOTIATED } 
 import { GUESS, HostDescs, INDIRECT_MAX } from "./host-descs.ts";
 import type { RingAddresses } from "./host-used.ts";
 
+<<<<<<< /tmp/land.mine
+/** descriptors of an indirect table that are mirrored; Linux uses at most 2 + MAX_SKB_FRAGS */
+export const INDIRECT_MAX = 64;
+/** descriptors of a guess: a cache line of them */
+const GUESS = 4;
+/** small reads that keep the payload's channel running behind a guess: three list fetches long */
+const KEEP = 3;
+=======
+>>>>>>> /tmp/lead-b/src/engine/host-mirror.ts
 /** rounds without a guess after guesses went wrong */
 const GUESS_PAUSE = 64;
 
@@ -133,12 +142,14 @@ export class HostMirror extends HostDescs {
     for (let d = low; d < low + count; d++) this.stamp[d] = this.round;
     // Both resting, their list fetches pass at the same time.
     this.split =
-      this.tuning.bothChannels && !busy && spare !== null && this.via !== spare && spare.idle() && spare.room() > 4;
+      this.tuning.bothChannels && !busy && spare !== null && this.via !== spare && spare.idle() && spare.room() > 8;
     const via = this.split ? spare! : this.via;
     this.fetchAt(via, count * 16, this.descLo, this.descHi, low * 16, this.descOff + low * 16);
     if (!this.split) return;
     this.sideMark = via.commit();
-    this.putTail(via);
+    // The frame is put here once both are known. A running channel takes it up when the next of these is done; one that is
+    // about to stop does not see it until it has stopped and was rung.
+    for (let i = 0; i < KEEP; i++) this.putTail(via);
   }
 
   private onEntries(): number {

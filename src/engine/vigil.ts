@@ -13,10 +13,10 @@ const AWAITING_TURNS = 32;
 /** whole turns with nothing under way before the first of them: the channels must have been seen to stop, and once more */
 const STILL = 3;
 /** while looks go on */
-const LOOKING_TURNS = 2;
+const LOOKING_TURNS = 4;
 
 export class Vigil {
-  /** the channels were looked at in this turn: a second look would take a channel for settled too early */
+  /** the read channels were looked at in this turn: a second look would take a channel for settled too early */
   progressed = false;
   /** short turns that are left; 0: keep() has nothing to say */
   left = 0;

@@ -153,6 +153,11 @@ test("every optimisation has an off switch, and the report shows what it costs t
   expect(vduse.share_of_limit).toBeGreaterThan(0.9);
   expect(vduse.mframes_per_s / single.mframes_per_s).toBeGreaterThan(1.15);
   // almost a round trip each
+  // what is for frames from the host must not hold up those to it
+  for (const without of ["notify-data", "both-channels"] as const) {
+    const [on, without_] = both(without, "ep_to_host", 64);
+    expect(Math.abs(without_.latency_us!.p50 - on.latency_us!.p50)).toBeLessThan(0.06);
+  }
   later("guess", 0.5);
   later("notify-data", 0.1);
   later("tail", 0.05);

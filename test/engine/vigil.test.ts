@@ -56,7 +56,7 @@ for (const notices of [false, true])
       rig.close();
     }, 30_000);
 
-test("at rest with notifications most turns are short; without them looks go on in every third at least", () => {
+test("at rest with notifications most turns are short; without them looks go on in every fifth at least", () => {
   for (const notices of [true, false]) {
     // One descriptor a buffer, so that more than half of the ring is filled: else looks at it go on.
     const rig = new Counted({ notices, indirect: true, seed: 22 });
@@ -66,7 +66,7 @@ test("at rest with notifications most turns are short; without them looks go on 
     rig.settle(1000);
     const share = (rig.brief - brief) / 1000;
     if (notices) expect(share).toBeGreaterThan(0.9);
-    else expect(share).toBeLessThan(0.67);
+    else expect(share).toBeLessThanOrEqual(0.8);
     rig.close();
   }
 });
