@@ -11,15 +11,8 @@ import { OK, R_DESC_INDEX, R_DESC_LOOP, R_INDIRECT, R_INDIRECT_NOT_NEGOTIATED } 
 import { GUESS, HostDescs, INDIRECT_MAX } from "./host-descs.ts";
 import type { RingAddresses } from "./host-used.ts";
 
-<<<<<<< /tmp/land.mine
-/** descriptors of an indirect table that are mirrored; Linux uses at most 2 + MAX_SKB_FRAGS */
-export const INDIRECT_MAX = 64;
-/** descriptors of a guess: a cache line of them */
-const GUESS = 4;
 /** small reads that keep the payload's channel running behind a guess: three list fetches long */
 const KEEP = 3;
-=======
->>>>>>> /tmp/lead-b/src/engine/host-mirror.ts
 /** rounds without a guess after guesses went wrong */
 const GUESS_PAUSE = 64;
 
