@@ -33,12 +33,14 @@ export class RingCheck {
   }
 
   /**
-   * Look at both queues; the channel is at rest before and after. Memory that cannot be read is for the data path to tell.
+   * Look at the queues; the channel is at rest before and after. Memory that cannot be read is for the data path to tell.
+   * @param which bit 0 receive, bit 1 transmit
    * @returns "" or the broken rule and what to do
    */
-  fault(queues: readonly QueueCapture[]): string {
+  fault(queues: readonly QueueCapture[], which: number): string {
     const { fetcher, mem, ctrl, channel } = this;
     queues.forEach((q, k) => {
+      if (((which >> k) & 1) === 0) return;
       fetcher.put(4, q.availLo, q.availHi, mem, QUEUE_BYTES * k);
       fetcher.put(4, q.usedLo, q.usedHi, mem, QUEUE_BYTES * k + 4);
     });
@@ -52,6 +54,7 @@ export class RingCheck {
       }
     }
     for (let k = 0; k < queues.length; k++) {
+      if (((which >> k) & 1) === 0) continue;
       const why = this.judge(queues[k]!, mem.ptr + QUEUE_BYTES * k);
       if (why !== "") return `queue ${k} (${k === 0 ? "receive" : "transmit"}): ${why}: ${NOT_THE_HOSTS}; ${REBIND}`;
     }

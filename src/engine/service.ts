@@ -207,7 +207,7 @@ export class Service {
     }
     // The host sets the field whenever it enumerates, so once at start-up would not do.
     if (this.ctrl.core.maxReadRequest !== undefined) capReadRequest(this.ctrl, this.ctrl.core.maxReadRequest);
-    const why = fresh && this.rings !== null ? this.rings.fault(fn.queues) : "";
+    const why = fresh ? (this.rings?.fault(fn.queues, fn.freshQueues) ?? "") : "";
     if (why !== "") {
       fn.setLink(false);
       this.refused(why);
@@ -287,9 +287,14 @@ export class Service {
 
   /** A ring was reset and is enabled again (VIRTIO 1.2 2.6.1), the other one goes on. */
   private resume(): void {
-    this.paused = false;
-    this.dp.attach(lifeOptions(this.fn, this.port), this.fn.freshQueues);
-    this.live = true;
+    const { dp, fn, port } = this;
+    const why = this.rings?.fault(fn.queues, fn.freshQueues) ?? "";
+    if (why !== "") this.halt(why);
+    else {
+      this.paused = false;
+      dp.attach(lifeOptions(fn, port), fn.freshQueues);
+      this.live = true;
+    }
   }
 
   /** The host's header is longer or shorter than was inferred: begin again behind what is done, with the right one. */

@@ -1,10 +1,13 @@
 /** A silent dead link is the worst outcome: each known cause is named within seconds, and repaired where that is possible. */
 import { describe, expect, test } from "bun:test";
+import { FEATURE_SETS } from "../../src/engine/function/features.ts";
 import type { HostFunction } from "../../src/engine/function/function.ts";
 import { judgeHeader } from "../../src/engine/header-check.ts";
 import { Fault } from "../../src/hw/fault.ts";
 import { fill, ld16, st16 } from "../../src/hw/mem.ts";
+import * as V from "../../src/hw/virtio.layout.ts";
 import { EngineRig } from "../support/engine-rig.ts";
+import { ManualHost } from "../support/manual-host.ts";
 
 /** The function infers a header of `bytes` wrongly in its next life. */
 function misjudge(fn: HostFunction, bytes: number): void {
@@ -273,6 +276,43 @@ test("a board's side that does not start: said once, the host sees no link, trie
   rig.exchange(20);
   expect([service.diagnosis, service.faults]).toEqual(["", 1]);
   rig.close();
+});
+
+test("a ring that is enabled again and is not a new one: stopped before anything is written there, served after a reset", () => {
+  const word = FEATURE_SETS.wide!.modern | (1 << V.F_GUEST_TSO6);
+  const setup = { features: [word, word], eventIdx: true };
+  for (const k of [0, 1] as const) {
+    const h = new ManualHost({ engine: { features: `0x${(word >>> 0).toString(16)}` } });
+    h.modern(setup);
+    expect(h.live).toBe(true);
+    h.turns(100);
+    expect(h.resetQueue(k)).toBeGreaterThanOrEqual(0);
+    const w = h.w;
+    let used = 0;
+    h.w = (off, size, value) => {
+      if (off === V.COMMON_Q_ENABLE) {
+        used = (k === 0 ? h.rx : h.tx)!.usedPtr;
+        st16(used + 2, 5);
+      }
+      w.call(h, off, size, value);
+    };
+    h.enableQueue(k, 32, 1 + k, true);
+    h.w = w;
+    const { service } = h.engine;
+    expect([service.link, service.faults]).toEqual(["stopped", 1]);
+    expect(service.diagnosis).toMatch(
+      new RegExp(
+        `queue ${k} \\((receive|transmit)\\): the used ring at 0x[0-9a-f]+ has flags 0 and index 5, a new one`,
+      ),
+    );
+    expect([ld16(used), ld16(used + 2), h.r(V.COMMON_STATUS, 1) & 0x40]).toEqual([0, 5, 0x40]);
+    h.w(V.COMMON_STATUS, 1, 0);
+    h.turns(20);
+    h.release();
+    h.modern(setup);
+    expect([h.live, service.diagnosis]).toEqual([true, ""]);
+    h.close();
+  }
 });
 
 describe("a host that goes without a word", () => {
