@@ -39,6 +39,8 @@ export const BenchRowSchema = v.object({
   block_p50_ns: v.nullable(v.number()),
   block_p999_ns: v.nullable(v.number()),
   block_max_ns: v.nullable(v.number()),
+  /** 99.9th percentile of blocks of that length that do nothing: what the machine adds; reports of older versions lack it */
+  spin_p999_ns: v.optional(v.nullable(v.number()), null),
   /** distribution of block times: least, 10, 25, 50, 75, 90, 99, 99.9 %, greatest; reports of older versions lack it */
   block_steps_ns: v.optional(v.nullable(v.array(v.number())), null),
   /** linked-list elements of the DMA a frame, ring words included */
@@ -156,7 +158,19 @@ export function machineLine(r: BenchReport): string {
 
 /** Medians in the manner of perftest; the spread of the CPU cost behind them. */
 export function reportTable(r: BenchReport): string {
-  const head = ["case", "bytes", "batch", "ns/frame", "min", "max", "mpps", "block p50", "p99.9", "el/frame"];
+  const head = [
+    "case",
+    "bytes",
+    "batch",
+    "ns/frame",
+    "min",
+    "max",
+    "mpps",
+    "block p50",
+    "p99.9",
+    "spin p99.9",
+    "el/frame",
+  ];
   const rows = r.rows.map((x) => [
     x.case,
     x.frame_bytes,
@@ -167,6 +181,7 @@ export function reportTable(r: BenchReport): string {
     significant(x.mpps.median),
     optional(x.block_p50_ns),
     optional(x.block_p999_ns),
+    optional(x.spin_p999_ns),
     optional(x.elements_per_frame),
   ]);
   return `${machineLine(r)}\n${tableText(head, rows)}`;

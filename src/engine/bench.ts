@@ -31,6 +31,7 @@ export interface BenchResult {
   block_p50_ns: number;
   block_p999_ns: number;
   block_max_ns: number;
+  spin_p999_ns: number;
   block_steps_ns: number[];
   elements_per_frame: number;
   heap_growth_bytes: number;
@@ -65,6 +66,7 @@ export function* measure(o: BenchOptions): Generator<BenchResult> {
           block_p50_ns: r.block_ns.p50,
           block_p999_ns: r.block_ns.p999,
           block_max_ns: r.block_ns.max,
+          spin_p999_ns: r.spin_p999_ns,
           block_steps_ns: r.block_steps_ns,
           elements_per_frame: r.elements_per_frame,
           heap_growth_bytes: r.bytes_allocated,

@@ -40,6 +40,7 @@ const row = (name: string, bytes: number, ns: number, more: Partial<BenchRow> = 
   block_p999_ns: null,
   block_max_ns: null,
   block_steps_ns: null,
+  spin_p999_ns: null,
   elements_per_frame: null,
   heap_growth_bytes: 0,
   cpu_share: 0.99,
@@ -62,7 +63,7 @@ const report = (rows: BenchRow[]): BenchReport => ({
 const SAMPLE = report([
   row("to_host", 60, 101.5),
   row("to_host", 1514, 103.25),
-  row("to_board", 60, 95, { block_p50_ns: 1500, block_p999_ns: 12345, elements_per_frame: 2.06 }),
+  row("to_board", 60, 95, { block_p50_ns: 1500, block_p999_ns: 12345, spin_p999_ns: 9000, elements_per_frame: 2.06 }),
   row("to_board", 1514, 96),
 ]);
 

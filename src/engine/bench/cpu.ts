@@ -4,6 +4,7 @@
  */
 import { heapSize } from "bun:jsc";
 import { CpuRig, type RigOptions } from "./rig.ts";
+import { spinTail } from "./spin.ts";
 
 export interface Spread {
   min: number;
@@ -23,6 +24,8 @@ export interface CpuResult {
   /** one block of frames: how many they are; median, 99.9th percentile and the greatest, ns */
   block_frames: number;
   block_ns: { p50: number; p999: number; max: number };
+  /** 99.9th percentile of blocks of that length that do nothing, median over the runs, ns: see spin.ts */
+  spin_p999_ns: number;
   /** the distribution of block times, ns, at BLOCK_QUANTILES: medians over the runs, the least and greatest of all */
   block_steps_ns: number[];
   /** linked-list elements a frame, ring words included */
@@ -139,6 +142,7 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
   const medians: number[] = [];
   const p50: number[] = [];
   const p999: number[] = [];
+  const spins: number[] = [];
   const steps = BLOCK_QUANTILES.map((): number[] => []);
   let worst = 0;
   let sum = 0;
@@ -168,6 +172,7 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
     const each = batchNs.subarray(0, batches).sort();
     p50.push(each[batches >> 1]!);
     p999.push(each[Math.floor(batches * 0.999)]!);
+    spins.push(spinTail(each[batches >> 1]!, batches));
     worst = Math.max(worst, each[batches - 1]!);
     for (const [i, q] of BLOCK_QUANTILES.entries())
       steps[i]!.push(each[Math.min(batches - 1, Math.floor(batches * q))]!);
@@ -179,6 +184,7 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
     mean_ns_per_frame: sum / frames,
     block_frames: perBlock,
     block_ns: { p50: spread(p50).median, p999: spread(p999).median, max: worst },
+    spin_p999_ns: spread(spins).median,
     block_steps_ns: steps.map((of, i) => {
       const { min, median, max } = spread(of);
       return i === 0 ? min : i === steps.length - 1 ? max : median;
