@@ -117,10 +117,12 @@ describe("strict mode", () => {
     const s = new AddressSpace("t", { strict: true });
     s.add(0, 8 * PAGE, ptr, RW);
     s.shadow!.grant(0, 8 * PAGE, GRANT_READ);
+    s.shadow!.grant(5 * PAGE, PAGE, GRANT_READ | GRANT_WRITE);
     s.remove(2 * PAGE, PAGE);
     s.add(2 * PAGE, PAGE, ptr, RW);
     expect(s.shadow!.check(0, 2 * PAGE, false)).toBe(true);
     expect(s.shadow!.check(3 * PAGE, 5 * PAGE, false)).toBe(true);
+    expect([4, 5, 6].map((p) => s.shadow!.check(p * PAGE, PAGE, true))).toEqual([false, true, false]);
     expect(s.shadow!.check(2 * PAGE, 1, false)).toBe(false);
     st32(ptr, 0x1234);
     expect(ld32(ptr)).toBe(0x1234);

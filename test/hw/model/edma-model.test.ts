@@ -474,8 +474,16 @@ describe("faults of silicon", () => {
       0x11, 0xee, 0xee, 0x11, 0x11, 0xee, 0xee, 0x11, 0x11,
     ]);
     expect(b.model.stats.readsSpoiled).toBe(1);
+    // data that comes in pieces is spoiled once, when the last is there
+    b.model.faults.splitData = 1;
+    b.list.data(2, CTL_CB, 600, HOST_BASE, b.data.bus);
+    b.rd.doorbell();
+    b.turns(20);
+    expect([b.data.u8[223], b.data.u8[224], b.data.u8[480], b.data.u8[599]]).toEqual([0x11, 0xee, 0xee, 0x11]);
+    expect(b.model.stats.readsSpoiled).toBe(2);
+    b.model.faults.splitData = 0;
     b.model.cfgWrite(0x78, 2, b.model.cfgRead(0x78, 2) & 0x0fff);
-    expect(read(2, 1000).every((v) => v === 0x11)).toBe(true);
+    expect(read(3, 1000).every((v) => v === 0x11)).toBe(true);
   });
 });
 

@@ -6,6 +6,7 @@ import { cstring, libc, MAP_SHARED, mmap, PROT_READ, PROT_WRITE } from "../../..
 import { ld32, st32, unmap } from "../../../src/hw/mem.ts";
 import type { HostBus } from "../../../src/hw/model/host-side.ts";
 import { VfioUserHost, type VfioUserOptions } from "../../../src/hw/model/vfio-user-host.ts";
+import { LEGACY_STATUS } from "../../../src/hw/virtio.layout.ts";
 import { VfioUserClient, words } from "../../support/vfio-user-client.ts";
 
 const BAR0 = 0x4000;
@@ -234,6 +235,40 @@ describe("accesses", () => {
       seen.push(bus.barRead(0, 0x100, 4));
     }
     expect(seen.filter((v) => v === 0x1111).length).toBeGreaterThanOrEqual(2);
+  });
+
+  test("a read of config space is not held, a write is", () => {
+    const { client, host } = setUp();
+    client.version();
+    const turns = (ask: () => void): number => {
+      ask();
+      for (let n = 1; ; n++) if (client.receive(1) !== null) return n;
+    };
+    const read = turns(() => client.send(9, words([], [0], [7, 4])));
+    const write = turns(() => client.send(10, words([], [4], [7, 4, 0])));
+    expect([read, write > read]).toEqual([1, true]);
+    expect(host.writes).toBe(1);
+  });
+
+  test("with a hold in time: accesses of a driver that negotiates are held, those of one at DRIVER_OK are not", () => {
+    const HOLD = 40;
+    const { client, host } = setUp({ holdMs: HOLD });
+    client.version();
+    const ms = (off: number, value: number): number => {
+      const since = performance.now();
+      client.send(10, words([], [off], [0, 1, value]));
+      expect(client.receive(50_000_000)?.error).toBe(0);
+      return performance.now() - since;
+    };
+    expect(ms(LEGACY_STATUS, 3)).toBeGreaterThanOrEqual(HOLD);
+    // the write that sets it is the last one that is held
+    expect(ms(LEGACY_STATUS, 0xf)).toBeGreaterThanOrEqual(HOLD);
+    expect(host.truth!.driverOk).toBe(true);
+    let least = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < 5; i++) least = Math.min(least, ms(LEGACY_STATUS, 0xf));
+    expect(least).toBeLessThan(HOLD);
+    // and so is the one that takes it back
+    expect(ms(LEGACY_STATUS, 0)).toBeGreaterThanOrEqual(HOLD);
   });
 
   test("plain: BAR0 comes as a descriptor of the board's memory", () => {
