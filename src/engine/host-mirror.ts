@@ -89,8 +89,13 @@ export class HostMirror extends HostDescs {
     return rc;
   }
 
+  /** What the round under way asked for last is here. */
+  get arrived(): boolean {
+    return this.via.landed(this.mark) && (!this.split || this.spare!.landed(this.sideMark));
+  }
+
   private goOn(): number {
-    if (!this.via.landed(this.mark) || (this.split && !this.spare!.landed(this.sideMark))) return OK;
+    if (!this.arrived) return OK;
     this.split = false;
     if (this.state === ENTRIES) return this.onEntries();
     if (this.state === DESCS) return this.closeChains();

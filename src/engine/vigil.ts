@@ -23,6 +23,7 @@ export class Vigil {
   /** something is under way, not only a notification waited for */
   private awaits = false;
   private hears = false;
+  private round = false;
   private done = 0;
   private still = 0;
 
@@ -51,6 +52,7 @@ export class Vigil {
     )
       return;
     const round = hqTx.gathering;
+    this.round = round;
     const idle = read.putCount === read.doneCount && fetch.putCount === fetch.doneCount;
     this.hears = !round && hqTx.hearing;
     if (round ? idle || this.toBoard.outstanding !== 0 : idle && !this.hears) return;
@@ -73,7 +75,8 @@ export class Vigil {
       if (read.progress() < 0 || (fetch !== read && fetch.progress() < 0)) over = true;
       else {
         this.progressed = true;
-        if (((read.doneCount + fetch.doneCount) | 0) !== this.done) over = true;
+        // One part of a round is no use without the other.
+        over = this.round ? this.hqTx.arrived : ((read.doneCount + fetch.doneCount) | 0) !== this.done;
       }
     }
     if (over) this.left = 0;
