@@ -1,7 +1,7 @@
 /**
  * The model's board memory: one anonymous mapping at a fixed bus address, handed out front to back. In strict mode a
  * region belongs to the DMA engine from the moment it is allocated, except those of a NetPort (names that begin with
- * "eq."): their driver grants buffer by buffer.
+ * "eq."): their driver grants buffer by buffer. Linked lists are granted for reading only.
  */
 import type { DmaMemory, DmaRegion } from "../dma-memory.ts";
 import { Fault } from "../fault.ts";
@@ -14,6 +14,8 @@ import { GRANT_READ, GRANT_WRITE } from "./shadow.ts";
 export const BOARD_BASE = 0x4000_0000;
 /** allocations with this prefix are granted by the EQ driver, not here */
 export const PORT_PREFIX = "eq.";
+/** linked lists (Edma.open): the engine fetches them, nothing of it writes there */
+export const LIST_PREFIX = "ll-";
 
 export class BoardMemory implements DmaMemory {
   readonly regions: DmaRegion[] = [];
@@ -68,7 +70,8 @@ export class BoardMemory implements DmaMemory {
       i32: new Int32Array(bytes, 0, size >> 2),
     };
     this.regions.push(region);
-    if (!name.startsWith(PORT_PREFIX)) this.#space.shadow?.grant(region.bus, size, GRANT_READ | GRANT_WRITE);
+    if (!name.startsWith(PORT_PREFIX))
+      this.#space.shadow?.grant(region.bus, size, name.startsWith(LIST_PREFIX) ? GRANT_READ : GRANT_READ | GRANT_WRITE);
     return region;
   }
 

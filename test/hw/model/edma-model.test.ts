@@ -519,6 +519,19 @@ describe("strict mode", () => {
     b.turns(1);
     expect(b.model.violationCount).toBe(1);
   });
+  test("a channel's list is for fetching: data that lands in it is a violation", () => {
+    const b = bench();
+    const ll = b.model.controller().memory.alloc("ll-wr7", 240, 64);
+    b.list.data(0, CTL_CB, 4, HOST_BASE, ll.bus);
+    b.rd.start(b.list.slot(0));
+    b.turns(1);
+    expect(b.model.violations.length).toBe(1);
+    expect(b.model.violations[0]).toContain("writes board memory");
+    b.list.data(4, CTL_CB, 4, ll.bus, HOST_BASE);
+    b.wr.start(b.list.slot(4));
+    b.turns(1);
+    expect(b.model.violationCount).toBe(1);
+  });
   test("memory behind the last allocation is nobody's", () => {
     const b = bench();
     const c = b.model.controller();
