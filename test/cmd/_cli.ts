@@ -48,7 +48,7 @@ export async function cli(args: readonly string[], options: CliOptions = {}): Pr
     stdout: "pipe",
     stderr: "pipe",
     env: childEnv(options.env),
-    timeout: options.timeoutMs ?? 20_000,
+    timeout: options.timeoutMs ?? 50_000,
   });
   const [stdout, stderr, status] = await Promise.all([
     new Response(child.stdout).text(),

@@ -1,4 +1,4 @@
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,6 +10,9 @@ import { newReport } from "../../src/cmd/_report.ts";
 import type { LiveRow } from "../../src/engine/bench/live.ts";
 import { ip, needTap } from "../support/netns.ts";
 import { cli, expectFailure } from "./_cli.ts";
+
+// long only on a machine that is busy with other things
+setDefaultTimeout(60_000);
 
 const dir = mkdtempSync(join(tmpdir(), "epnic-live-"));
 afterAll(() => rmSync(dir, { recursive: true }));

@@ -1,10 +1,13 @@
 /** The conventions every command keeps, through the real entry: streams, statuses, refusals, start-up. */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { COMMANDS } from "../../src/main.ts";
 import { cli, command, expectFailure, FIXTURES, golden, hasCommand, isRoot, REPO } from "./_cli.ts";
+
+// long only on a machine that is busy with other things
+setDefaultTimeout(60_000);
 
 const dir = mkdtempSync(join(tmpdir(), "epnic-cli-"));
 chmodSync(dir, 0o755);

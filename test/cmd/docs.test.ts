@@ -1,5 +1,5 @@
 /** Man pages, completion, unit and init script agree with the commands as they are. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,6 +7,9 @@ import { EXIT_STATUS, EXIT_STATUS_TEXT } from "../../src/cmd/_fault.ts";
 import { COMMANDS } from "../../src/main.ts";
 import { FIXTURES, golden, hasCommand } from "./_cli.ts";
 import { abouts, bashCompletion, manPages } from "./_docs.ts";
+
+// long only on a machine that is busy with other things
+setDefaultTimeout(60_000);
 
 const pages = await manPages();
 

@@ -1,5 +1,5 @@
 /** `probe` through the real entry: the model, captured boards, and machines that lack things. */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   chmodSync,
   closeSync,
@@ -20,6 +20,9 @@ import type { CoreInfo } from "../../src/hw/controller.ts";
 import { hugepages } from "../../src/hw/dma-hugepage.ts";
 import { copyBoard } from "./_board.ts";
 import { cli, expectFailure, FIXTURES, golden, hasCommand, isRoot } from "./_cli.ts";
+
+// long only on a machine that is busy with other things
+setDefaultTimeout(60_000);
 
 const cleanup: (() => void)[] = [];
 afterAll(() => {

@@ -19,7 +19,7 @@ import { about } from "../../src/cmd/bench.ts";
 import { cli, expectFailure, golden } from "./_cli.ts";
 
 // long only on a machine that is busy with other things
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const dir = mkdtempSync(join(tmpdir(), "epnic-report-"));
 afterAll(() => rmSync(dir, { recursive: true }));

@@ -1,11 +1,14 @@
 /** `run` as a process: ready, counters, lock, signals, summary. What the frames do is tested elsewhere. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { AF_UNIX, check, libc, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_DGRAM } from "../../src/hw/libc.ts";
 import { ip, needTap } from "../support/netns.ts";
 import { cli, expectFailure, start } from "./_cli.ts";
+
+// long only on a machine that is busy with other things
+setDefaultTimeout(60_000);
 
 const why = needTap();
 if (why) console.log(`test/cmd/run.test.ts ${why}`);
@@ -106,7 +109,7 @@ describe.skipIf(why !== "")("run model", () => {
     // TAPs are gone with it
     expect(ip("-n", HOST, "-br", "link")).not.toContain("epch");
     expect(ip("-n", BOARD, "-br", "link")).not.toContain("epcb");
-  }, 30_000);
+  });
 
   test("a log that nobody reads any more changes nothing: no line, no end, a clean stop", async () => {
     await running(["-j"], async (run) => {
@@ -123,7 +126,7 @@ describe.skipIf(why !== "")("run model", () => {
     });
     expect(existsSync(join(dir, "model.counters"))).toBe(false);
     expect(readFileSync(join(dir, "model.lock"), "utf8")).toBe("");
-  }, 60_000);
+  });
 
   test("SIGINT is 0 too, nothing on stdout without --json", async () => {
     await running([], async (run) => {
@@ -131,7 +134,7 @@ describe.skipIf(why !== "")("run model", () => {
       expect(await run.exited).toBe(0);
       expect(await new Response(run.stdout).text()).toBe("");
     });
-  }, 30_000);
+  });
 
   test("killed: the next run takes over, stat names the dead one before", async () => {
     await running([], async (run) => {
@@ -143,7 +146,7 @@ describe.skipIf(why !== "")("run model", () => {
       const stat = await cli(["stat", "-j", "--run-dir", dir]);
       expect(JSON.parse(stat.stdout).pid).toBe(run.pid);
     });
-  }, 30_000);
+  });
 
   test("a signal while it is opening stops it as cleanly", async () => {
     const run = start(["run", "model", ...FLAGS, ...HOST_FLAGS]);
@@ -153,7 +156,7 @@ describe.skipIf(why !== "")("run model", () => {
     run.kill("SIGTERM");
     expect(await run.exited).toBe(0);
     expect(existsSync(join(dir, "model.counters"))).toBe(false);
-  }, 30_000);
+  });
 
   test("from a configuration file", async () => {
     const config = join(dir, "epnic.toml");
@@ -174,7 +177,7 @@ describe.skipIf(why !== "")("run model", () => {
       run.kill("SIGTERM");
       expect(await run.exited).toBe(0);
     }
-  }, 30_000);
+  });
 
   test("a namespace that is not there fails whole and leaves nothing", async () => {
     const r = await cli(["run", "model", ...FLAGS, "--host-tap", "epch", "--host-netns", "epc-none"]);

@@ -1,11 +1,14 @@
 /** `stat` through the real entry, against counter pages that this process writes. */
-import { afterAll, beforeEach, describe, expect, test } from "bun:test";
+import { afterAll, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promText, rateLine, snapshotJson } from "../../src/cmd/_counters.ts";
 import { COUNTER_INDEX, COUNTERS, CounterPage, type CounterSnapshot } from "../../src/engine/counters.ts";
 import { cli, expectFailure, golden, start } from "./_cli.ts";
+
+// long only on a machine that is busy with other things
+setDefaultTimeout(60_000);
 
 const dir = mkdtempSync(join(tmpdir(), "epnic-stat-"));
 let open: CounterPage[] = [];
@@ -131,7 +134,7 @@ describe("one shot", () => {
     child.kill();
     await child.exited;
     rmSync(file);
-  }, 60_000);
+  });
 });
 
 /** The rules of the text format: HELP and TYPE before the samples, samples of a family together, no sample twice. */
