@@ -19,7 +19,7 @@ const between = (min: number, max: number) => {
 const oneOf = <const T extends readonly string[]>(values: T) => v.picklist(values, `one of ${values.join(", ")}`);
 const QUEUE = `a power of two from ${MIN_QUEUE} to ${MAX_QUEUE}`;
 const MAC = "a unicast MAC address such as 02:00:5e:10:00:01";
-const IFNAME = "an interface name of 1 to 15 characters without blanks and slashes";
+const IFNAME = "an interface name of 1 to 15 characters without blanks, slashes, colons and percent signs";
 const NETNS = "the name of a network namespace (ip netns)";
 const FEATURES = "default, safe, wide or a feature word in hex such as 0x130018020";
 
@@ -29,7 +29,7 @@ const mac = v.pipe(
   v.check((m) => m !== "00:00:00:00:00:00", MAC),
   v.toLowerCase(),
 );
-const ifname = v.pipe(v.string(IFNAME), v.regex(/^(?!\.{1,2}$)[^\s/:]{1,15}$/, IFNAME));
+const ifname = v.pipe(v.string(IFNAME), v.regex(/^(?!\.{1,2}$)[^\s/:%]{1,15}$/, IFNAME));
 const netns = v.pipe(v.string(NETNS), v.regex(/^(?!\.{1,2}$)[^\s/]{1,255}$/, NETNS));
 
 /** The file's schema; every key may be left out. */
