@@ -121,22 +121,27 @@ describe("service files", () => {
         for (let i = 0; i < 400 && !done(); i++) Bun.sleepSync(50);
         expect(done()).toBe(true);
       };
-      expect(call("start", "2")[0]).toBe(1);
-      expect(existsSync(join(dir, "pid"))).toBe(false);
-      expect(call("start")).toEqual([0, "epnic: starting\n"]);
-      until(() => call("status")[0] === 0);
-      expect(call("start")).toEqual([0, "epnic: already running\n"]);
-      expect(call("status")[1]).toMatch(/^epnic: running, process \d+\n$/);
-      const first = pid();
-      process.kill(first, "SIGKILL");
-      until(() => existsSync(join(dir, "pid")) && pid() !== first && call("status")[0] === 0);
-      expect(call("stop")).toEqual([0, "epnic: stopping\n"]);
-      expect(call("status")).toEqual([3, "epnic: stopped\n"]);
-      expect(readFileSync(join(dir, "log"), "utf8")).toContain("ended with status 137, starting it again");
-      expect(readFileSync(join(dir, "log"), "utf8")).toEndWith("drained\n");
-      expect(readdirSync(dir).sort()).toEqual(["S45epnic", "epnic", "log"]);
-      expect(call("frob")[0]).toBe(2);
-      rmSync(dir, { recursive: true });
+      try {
+        expect(call("start", "2")[0]).toBe(1);
+        expect(existsSync(join(dir, "pid"))).toBe(false);
+        expect(call("start")).toEqual([0, "epnic: starting\n"]);
+        until(() => call("status")[0] === 0);
+        expect(call("start")).toEqual([0, "epnic: already running\n"]);
+        expect(call("status")[1]).toMatch(/^epnic: running, process \d+\n$/);
+        const first = pid();
+        process.kill(first, "SIGKILL");
+        until(() => existsSync(join(dir, "pid")) && pid() !== first && call("status")[0] === 0);
+        expect(call("stop")).toEqual([0, "epnic: stopping\n"]);
+        expect(call("status")).toEqual([3, "epnic: stopped\n"]);
+        expect(readFileSync(join(dir, "log"), "utf8")).toContain("ended with status 137, starting it again");
+        expect(readFileSync(join(dir, "log"), "utf8")).toEndWith("drained\n");
+        expect(readdirSync(dir).sort()).toEqual(["S45epnic", "epnic", "log"]);
+        expect(call("frob")[0]).toBe(2);
+      } finally {
+        // also where an expectation failed: the keeper would start epnic again for ever
+        call("stop");
+        rmSync(dir, { recursive: true });
+      }
     },
     60_000,
   );
