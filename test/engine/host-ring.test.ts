@@ -64,6 +64,29 @@ describe("fetching", () => {
     expect(segs(x, 5)).toEqual([[0x1000, 64]]);
   });
 
+  test("a lone frame goes before the next look: none begins in the step that completes its round", () => {
+    const x = rig({ tuning: { calmGap: 0, pollGap: 0 } });
+    const looks = (): number => x.fetcher.asked.filter((c) => c.addr === x.r.availBus).length;
+    for (let i = 0; i < 8; i++) {
+      x.desc(i, 0x1000, 64, 0);
+      x.offer(i);
+      let before = 0;
+      for (let k = 0; k < 40 && x.hq.available() === 0; k++) {
+        before = looks();
+        expect(x.hq.step(true)).toBe(0);
+        if (x.hq.available() === 0) x.fetcher.land();
+      }
+      expect(x.hq.available()).toBe(1);
+      // the first is not guessed: nothing was used before it
+      if (i > 0) expect(looks()).toBe(before);
+      x.hq.step(true);
+      expect(looks()).toBeGreaterThan(before);
+      x.fetcher.land();
+      x.hq.pushUsed(i, 0);
+      x.hq.consume(1);
+    }
+  });
+
   test("nothing is believed before it has landed", () => {
     const x = rig();
     x.desc(0, 0x1000, 64, 0);
