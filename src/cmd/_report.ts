@@ -45,7 +45,7 @@ export const BenchRowSchema = v.object({
   block_steps_ns: v.optional(v.nullable(v.array(v.number())), null),
   /** linked-list elements of the DMA a frame, ring words included */
   elements_per_frame: v.nullable(positive),
-  /** growth of the JavaScript heap while it was measured */
+  /** blocks of memory that the JavaScript heap took while it was measured */
   heap_growth_bytes: v.nullable(v.number()),
   /** CPU time over wall time: below about 0.9 somebody else was on this CPU, and the wall figures are too low */
   cpu_share: v.nullable(positive),

@@ -6,7 +6,7 @@ import { fence, ld16, st16 } from "../hw/mem.ts";
 import type { LocalBuffers, LocalRing } from "../hw/net-port.ts";
 import { AVAIL_F_NO_INTERRUPT, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
 import { INDIRECT, walk, walkIndirect } from "./chain.ts";
-import { OK, R_AVAIL_JUMP, R_LOCAL_ADDRESS } from "./codes.ts";
+import { OK, R_AVAIL_BACK, R_AVAIL_JUMP, R_LOCAL_ADDRESS } from "./codes.ts";
 import { MAX_SEGMENTS, type Segments, translate } from "./segments.ts";
 
 export class BoardRing {
@@ -82,13 +82,13 @@ export class BoardRing {
     return (this.seen - this.next) & 0xffff;
   }
 
-  /** Entries that can be taken, after one fresh look at the avail index; or R_AVAIL_JUMP. */
+  /** Entries that can be taken, after one fresh look at the avail index; or a negative code. */
   available(): number {
     const n = (this.seen - this.next) & 0xffff;
     return n > 0 ? n : this.look();
   }
 
-  /** Read the avail index. @returns entries that can be taken, or R_AVAIL_JUMP */
+  /** Read the avail index. @returns entries that can be taken, or R_AVAIL_JUMP or R_AVAIL_BACK */
   look(): number {
     const idx = ld16(this.ring.availPtr + 2);
     const ahead = (idx - this.used) & 0xffff;
@@ -97,8 +97,15 @@ export class BoardRing {
       this.b = this.size;
       return R_AVAIL_JUMP;
     }
+    const n = (idx - this.next) & 0xffff;
+    // Behind what was taken: entries from there on are stale.
+    if (n > ahead) {
+      this.a = this.seen;
+      this.b = idx;
+      return R_AVAIL_BACK;
+    }
     this.seen = idx;
-    return (idx - this.next) & 0xffff;
+    return n;
   }
 
   /** Head of the k-th entry behind `next`. */

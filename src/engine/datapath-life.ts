@@ -4,7 +4,7 @@
  */
 import type { Controller } from "../hw/controller.ts";
 import type { NetPort } from "../hw/net-port.ts";
-import { DESC_F_WRITE, NO_VECTOR, USED_F_NO_NOTIFY } from "../hw/virtio.layout.ts";
+import { DESC_F_WRITE, NO_VECTOR } from "../hw/virtio.layout.ts";
 import { BoardRing } from "./board-ring.ts";
 import { ChannelSet, type Channels } from "./channel-set.ts";
 import { OK } from "./codes.ts";
@@ -35,6 +35,8 @@ export interface LifeOptions {
   /** the board's driver negotiated MRG_RXBUF */
   readonly boardMergeable: boolean;
   readonly msix: boolean;
+  /** the host's driver took F_MTU: larger frames must not reach it (5.1.4.1); 0: it did not */
+  readonly mtu?: number;
   /** where the driver tells its avail index with a notification (NOTIFICATION_DATA) */
   readonly notices?: NoticeWord | null;
 }
@@ -129,17 +131,16 @@ export class DataPathLife {
     this.hqTx.listen(o.notices ?? null, 1, this.ch.write);
     this.rxVector = o.rxVector;
     this.txVector = o.txVector;
-    this.toHost.attach(o.hdrLen, o.mergeable, this.port.txHeaderWritable, o.rxVector, o.boardHdrLen);
+    this.toHost.attach(o.hdrLen, o.mergeable, this.port.txHeaderWritable, o.rxVector, o.boardHdrLen, o.mtu);
     this.toBoard.attach(o.hdrLen, o.boardMergeable, o.txVector, o.boardHdrLen);
     this.hdrLen = o.hdrLen;
     this.header?.attach(o.hdrLen);
     this.irq.attach(o.msix);
     if (fresh === 3 || this.port.generation !== this.generation) this.attachBoard();
-    // 2.7.10.2: the loop polls, so the host need not spend a posted write on every notification. With EVENT_IDX the
-    // flags must be 0; avail_event stays 0 as the driver left it, which asks for one notification in 65536.
-    const flags = o.eventIdx ? 0 : USED_F_NO_NOTIFY;
-    this.hqRx.putUsedFlags(this.ch.write, flags);
-    this.hqTx.putUsedFlags(this.ch.write, flags);
+    // 2.7.10.2: the loop polls, so the host need not spend a posted write on every notification. With EVENT_IDX avail_event
+    // stays 0 as the driver left it, which asks for one notification in 65536.
+    this.hqRx.putNotifyWish(this.ch.write, false, 0);
+    this.hqTx.putNotifyWish(this.ch.write, false, 0);
     this.ch.write.commit();
     // What the driver was owed was forgotten with the rest; one interrupt too many does no harm.
     if ((fresh & 1) === 0) this.interrupt(this.hqRx, this.rxVector);

@@ -102,6 +102,7 @@ export class DataPath extends DataPathLife {
     rc = hqRx.step(hqRx.available() <= this.rxLow || starved !== this.starvedSeen, busy);
     this.starvedSeen = starved;
     if (rc < 0) return this.ringFault(rc, hqRx);
+    if (hqRx.putOwedFlags(write) || hqTx.putOwedFlags(write)) write.commit();
     if (hqRx.interruptDue(write)) this.interrupt(hqRx, this.rxVector);
     if (hqTx.interruptDue(write)) this.interrupt(hqTx, this.txVector);
     return OK;

@@ -307,6 +307,7 @@ export class HostMirror extends HostDescs {
   private finish(): void {
     this.seen = this.target;
     this.ready = this.target;
+    this.known = true;
     this.state = IDLE;
     if (this.guessed) this.standBack();
   }

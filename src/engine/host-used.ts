@@ -21,6 +21,8 @@ export interface RingAddresses {
 /** used-index words in flight; more than any channel has elements, so a slot is free again when its turn comes */
 const IDX_SLOTS = 8192;
 
+const NO_FLAGS = -1;
+
 // Confirmation of a "no interrupt", see confirmLater().
 const NONE = 0;
 /** the index is on its way */
@@ -44,6 +46,10 @@ export class HostUsed {
   protected flags = 0;
   protected event = 0;
   protected eventIdx = false;
+  /** an entry of this ring has been seen, or was in an earlier life of ours: it is where the driver says it is */
+  protected known = false;
+  /** flags that wait for that */
+  private owedFlags = NO_FLAGS;
   /** see confirmLater() */
   confirm = NONE;
 
@@ -80,6 +86,8 @@ export class HostUsed {
     this.eventIdx = eventIdx;
     this.used = this.published = this.signalled = 0;
     this.flags = this.event = 0;
+    this.known = false;
+    this.owedFlags = NO_FLAGS;
     this.confirm = NONE;
     this.confirmAgain = false;
   }
@@ -87,6 +95,7 @@ export class HostUsed {
   /** After attach(): the driver goes on behind `idx`, all of which it has been given back. */
   protected resumeUsed(idx: number): void {
     this.used = this.published = this.signalled = idx;
+    this.known = idx !== 0;
   }
 
   /** Stage one used element; it is not on its way before publish(). */
@@ -125,9 +134,22 @@ export class HostUsed {
     this.published = this.used;
   }
 
-  /** Put the used ring's flags (2.7.10: NO_NOTIFY is a hint) on the write channel. */
-  putUsedFlags(ch: DmaChannel, flags: number): void {
-    this.putWord(ch, flags, 0);
+  /**
+   * The used ring's flags as they should be from now on (2.7.10: NO_NOTIFY is a hint). Not with EVENT_IDX: they are 0 and
+   * must be. Nothing is written before an entry has shown that this memory is a ring; until then it is as the driver
+   * zeroed it, which asks for notifications (flags 0, avail_event 0).
+   */
+  private wishFlags(ch: DmaChannel, flags: number): void {
+    if (this.known) this.putWord(ch, flags, 0);
+    else this.owedFlags = flags === 0 ? NO_FLAGS : flags;
+  }
+
+  /** Put what was held back, now that the ring is known. @returns whether the caller must commit */
+  putOwedFlags(ch: DmaChannel): boolean {
+    if (this.owedFlags === NO_FLAGS || !this.known || ch.room() < 2) return false;
+    this.putWord(ch, this.owedFlags, 0);
+    this.owedFlags = NO_FLAGS;
+    return true;
   }
 
   /**
@@ -135,8 +157,8 @@ export class HostUsed {
    * nothing needs to be taken back. The caller commits.
    */
   putNotifyWish(ch: DmaChannel, wanted: boolean, idx: number): void {
-    if (!this.eventIdx) this.putWord(ch, wanted ? 0 : USED_F_NO_NOTIFY, 0);
-    else if (wanted) this.putWord(ch, idx, 4 + 8 * this.size);
+    if (!this.eventIdx) this.wishFlags(ch, wanted ? 0 : USED_F_NO_NOTIFY);
+    else if (wanted && this.known) this.putWord(ch, idx, 4 + 8 * this.size);
   }
 
   private putWord(ch: DmaChannel, word: number, hostOff: number): void {

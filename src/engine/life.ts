@@ -10,6 +10,7 @@ import {
   F_HOST_TSO6,
   F_INDIRECT_DESC,
   F_MRG_RXBUF,
+  F_MTU,
   F_NOTIFICATION_DATA,
   NO_VECTOR,
 } from "../hw/virtio.layout.ts";
@@ -36,7 +37,7 @@ export function portFeatures(fn: HostFunction, mtu: number): PortFeatures {
 }
 
 /** The port has been started: what it says of itself counts. */
-export function lifeOptions(fn: HostFunction, port: NetPort): LifeOptions {
+export function lifeOptions(fn: HostFunction, port: NetPort, mtu: number): LifeOptions {
   const rx = fn.queues[0]!;
   const tx = fn.queues[1]!;
   return {
@@ -51,6 +52,7 @@ export function lifeOptions(fn: HostFunction, port: NetPort): LifeOptions {
     boardMergeable: port.rxMergeable,
     ...(port.hdrLen === undefined ? {} : { boardHdrLen: port.hdrLen }),
     msix: fn.msix,
+    mtu: has(fn, F_MTU) ? mtu : 0,
     notices: has(fn, F_NOTIFICATION_DATA) ? (fn.notify ?? null) : null,
   };
 }

@@ -4,7 +4,13 @@
  */
 import type { DmaChannel } from "../hw/dma-channel.ts";
 import type { DmaMemory } from "../hw/dma-memory.ts";
-import { DESC_F_WRITE, NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
+import {
+  DESC_F_WRITE,
+  NET_HDR_GSO_ECN,
+  NET_HDR_GSO_NONE,
+  NET_HDR_GSO_TYPE,
+  NET_HDR_NUM_BUFFERS,
+} from "../hw/virtio.layout.ts";
 import type { BoardRing } from "./board-ring.ts";
 import { SINGLE_KIND } from "./chain.ts";
 import { R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
@@ -18,6 +24,7 @@ const MAX_BUFFERS = 128;
 export const BURSTS = 4;
 /** Ethernet header */
 const ETH_MIN = 14;
+const VLAN_TAG = 4;
 /** elements of a frame in one piece, with what ends its burst */
 const SINGLE_ROOM = 2 + HostRing.PUBLISH_ELEMENTS + 1;
 
@@ -68,6 +75,8 @@ export abstract class PairToHost {
   private stamp = false;
   /** shortest frame, its header included */
   private least = 0;
+  /** longest that needs no look at its gso_type */
+  private most = 0x7fffffff;
 
   constructor(eq: BoardRing, hq: HostRing, ch: DmaChannel, memory: DmaMemory, limits: DirectionLimits) {
     this.eq = eq;
@@ -78,7 +87,7 @@ export abstract class PairToHost {
     this.headers = new HeaderSlots(memory);
   }
 
-  protected attachPairing(hdrLen: number, mergeable: boolean, patch: boolean, eqHdrLen: number): void {
+  protected attachPairing(hdrLen: number, mergeable: boolean, patch: boolean, eqHdrLen: number, mtu: number): void {
     this.hdrLen = hdrLen;
     this.eqHdrLen = eqHdrLen;
     this.grow = hdrLen - eqHdrLen;
@@ -87,6 +96,7 @@ export abstract class PairToHost {
     this.plain = this.grow === 0 && (hdrLen < 12 || this.patch);
     this.stamp = this.plain && hdrLen >= 12;
     this.least = hdrLen + ETH_MIN;
+    this.most = mtu === 0 ? 0x7fffffff : hdrLen + ETH_MIN + VLAN_TAG + mtu;
     this.inflight = 0;
   }
 
@@ -99,7 +109,7 @@ export abstract class PairToHost {
    * results passed through fields cost as much as the rest of a frame.
    */
   protected singles(most: number): void {
-    const { eq, hq, ch, least, plain, stamp, grow } = this;
+    const { eq, hq, ch, least, most: longest, plain, stamp, grow } = this;
     let frames = most - this.begun;
     const hqNext = hq.next;
     const buffers = (hq.ready - hqNext) & 0xffff;
@@ -125,7 +135,7 @@ export abstract class PairToHost {
       const from = desc[w + 2]!;
       const len = (from + grow) | 0;
       const kinds = (desc[w + 3]! & SINGLE_KIND) | ((hqDesc[v + 3]! & SINGLE_KIND) ^ DESC_F_WRITE);
-      if (kinds !== 0 || from <= 0 || len < least || hqDesc[v + 2]! < len) break;
+      if (kinds !== 0 || from <= 0 || len < least || len > longest || hqDesc[v + 2]! < len) break;
       const off = eq.locate(desc[w]!, desc[w + 1]!, from);
       if (off < 0) break;
       if (plain) ch.put(len, eq.busLow(off), eq.busHigh(off), hqDesc[v]!, hqDesc[v + 1]!);
@@ -168,7 +178,8 @@ export abstract class PairToHost {
     const { desc: hqDesc } = hq;
     const len = desc[w + 2]!;
     const kinds = (desc[w + 3]! & SINGLE_KIND) | ((hqDesc[v + 3]! & SINGLE_KIND) ^ DESC_F_WRITE);
-    if (kinds !== 0 || len < this.least || hqDesc[v + 2]! < len || ch.room() < SINGLE_ROOM + 1) return false;
+    if (kinds !== 0 || len < this.least || len > this.most || hqDesc[v + 2]! < len || ch.room() < SINGLE_ROOM + 1)
+      return false;
     const off = eq.locate(desc[w]!, desc[w + 1]!, len);
     if (off < 0) return false;
     ch.spread?.();
@@ -198,6 +209,11 @@ export abstract class PairToHost {
     const total = src.total + this.grow;
     const least = this.hdrLen + ETH_MIN;
     if (total < least) return this.fault("eq.tx", R_FRAME_SHORT, total, least);
+    if (total > this.most && this.uncut(src)) {
+      this.dropped++;
+      this.take();
+      return 1;
+    }
     const ready = hq.available();
     const limit = this.mergeable ? MAX_BUFFERS : 1;
     dst.clear();
@@ -227,6 +243,11 @@ export abstract class PairToHost {
     this.frames++;
     this.bytes += total - this.hdrLen;
     return 1;
+  }
+
+  /** The frame has a gso_type of NONE: nobody will cut it to the mtu. */
+  private uncut(src: Segments): boolean {
+    return (this.eq.bytes[localOffset(src, NET_HDR_GSO_TYPE)]! & ~NET_HDR_GSO_ECN) === NET_HDR_GSO_NONE;
   }
 
   /** The board's next chain belongs to this burst. */

@@ -214,7 +214,7 @@ export class Service {
       return;
     }
     if (!this.startPort()) return;
-    dp.attach(lifeOptions(fn, port));
+    dp.attach(lifeOptions(fn, port, this.options.mtu));
     this.live = true;
     this.corrected = false;
     this.link = "live";
@@ -292,7 +292,7 @@ export class Service {
     if (why !== "") this.halt(why);
     else {
       this.paused = false;
-      dp.attach(lifeOptions(fn, port), fn.freshQueues);
+      dp.attach(lifeOptions(fn, port, this.options.mtu), fn.freshQueues);
       this.live = true;
     }
   }
@@ -312,7 +312,7 @@ export class Service {
     fn.setHdrLen(found);
     if (!this.startPort()) return;
     this.paused = false;
-    dp.attach(lifeOptions(fn, port), 0);
+    dp.attach(lifeOptions(fn, port, this.options.mtu), 0);
     this.live = true;
     port.setLink(true);
   }

@@ -60,10 +60,11 @@ export class ToHost extends PairToHost {
    * @param hdrLen virtio-net header of the host
    * @param eqHdrLen header of the board's frames; where it differs, the header goes as an element of its own
    * @param mergeable a frame may take several receive buffers (MRG_RXBUF accepted by the host)
+   * @param mtu what the host's driver was told, frames above it that no offload cuts are dropped (5.1.4.1); 0: nothing
    * @param patch the board's header may be overwritten in place, so that a frame can be one element
    */
-  attach(hdrLen: number, mergeable: boolean, patch: boolean, vector: number, eqHdrLen = hdrLen): void {
-    this.attachPairing(hdrLen, mergeable, patch, eqHdrLen);
+  attach(hdrLen: number, mergeable: boolean, patch: boolean, vector: number, eqHdrLen = hdrLen, mtu = 0): void {
+    this.attachPairing(hdrLen, mergeable, patch, eqHdrLen, mtu);
     this.vector = vector;
     this.recHead = this.recTail = 0;
     this.owedBytes = 0;

@@ -55,7 +55,10 @@ export const usedBytes = (n: number): number => 6 + 8 * n;
 // --- net header: 5.1.6 ---
 export const NET_HDR_F_NEEDS_CSUM = 1;
 export const NET_HDR_F_DATA_VALID = 2;
+export const NET_HDR_GSO_TYPE = 1;
 export const NET_HDR_GSO_NONE = 0;
+/** beside a type: the first segment has ECN set */
+export const NET_HDR_GSO_ECN = 0x80;
 export const NET_HDR_GSO_TCPV4 = 1;
 export const NET_HDR_GSO_UDP = 3;
 export const NET_HDR_GSO_TCPV6 = 4;

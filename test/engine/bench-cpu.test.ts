@@ -1,6 +1,7 @@
 /** bench cpu: that it measures what it says. The figures themselves belong in reports, not here. */
 import { expect, test } from "bun:test";
 import { measureCpu } from "../../src/engine/bench/cpu.ts";
+import { heapBlocks } from "../../src/engine/bench/heap.ts";
 import { CpuRig, type Direction } from "../../src/engine/bench/rig.ts";
 import { HDR, rxBuffer, SHAPES, type Shape, txPieces } from "../../src/engine/bench/side.ts";
 import { TUNING } from "../../src/engine/tuning.ts";
@@ -65,4 +66,19 @@ test("a row has what it says, and the turns allocate nothing", () => {
   expect(r.elements_per_frame).toBeLessThan(2);
   // Compiler threads may still install code; a single 16-byte cell a frame would be 2 MB.
   expect(r.bytes_allocated).toBeLessThan(200_000);
+});
+
+test("what the heap takes shows, garbage included", () => {
+  let kept: object = {};
+  const objects = (n: number): number => {
+    Bun.gc(true);
+    const before = heapBlocks();
+    for (let i = 0; i < n; i++) kept = { i, before: i, after: i };
+    return heapBlocks() - before;
+  };
+  objects(1000);
+  // an object a turn of 32 frames, over 10^6 frames
+  expect(objects(31_250)).toBeGreaterThan(500_000);
+  expect(objects(0)).toBe(0);
+  expect(kept).toEqual({ i: 31_249, before: 31_249, after: 31_249 });
 });

@@ -177,6 +177,24 @@ describe("what the board's driver must not do", () => {
     expect(x.eq.look()).toBe(R_AVAIL_JUMP);
   });
 
+  test("an avail index that goes back behind entries that were taken and not yet given back", () => {
+    for (const [used, back] of [
+      [0, 2],
+      [1, 2],
+      [3, 4],
+    ] as const) {
+      const x = rig();
+      for (let i = 0; i < 6; i++) x.desc(i, BASE, 64, 0);
+      x.offer(0, 1, 2, 3, 4, 5);
+      expect(x.eq.look()).toBe(6);
+      x.eq.consume(6);
+      for (let i = 0; i < used; i++) x.eq.pushUsed(i, 0);
+      st16(x.r.availPtr + 2, back);
+      expect(x.eq.look()).toBeLessThan(0);
+      expect(x.eq.available()).toBeLessThan(0);
+    }
+  });
+
   /** descriptor 0 of these, head 0 offered */
   const bad: [string, number, [addr: number, len: number, flags: number, next: number], number][] = [
     ["link outside the table", 0, [BASE, 8, DESC_F_NEXT, 99], R_DESC_INDEX],

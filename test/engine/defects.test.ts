@@ -57,7 +57,7 @@ test("a vector that stays masked does not keep the loop awake", () => {
 
 describe("one ring is reset, the other goes on", () => {
   // the wide word with bit 8, which stands for RING_RESET
-  const engine = { features: "0x000199fb" };
+  const engine = { features: "0x000199fb", mtu: 3000 };
   for (const kernel of ["6.1", "7.3"] as const) {
     for (const which of [0, 1] as const) {
       test(`${which === 0 ? "receiveq" : "transmitq"}, ${kernel} kernel: nothing wrong, nothing stuck, no new life`, () => {

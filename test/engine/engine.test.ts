@@ -13,8 +13,8 @@ const KINDS: [string, Partial<EngineRigOptions>][] = [
   ["rings read through the window", { core: "modern-msix", engine: { fetch: "window" } }],
   ["rings read through the window, viewport", { core: "legacy-intx", engine: { fetch: "window" } }],
   ["safe features", { core: "modern-msix", engine: { features: "safe" } }],
-  ["wide features", { core: "modern-msix", engine: { features: "wide" } }],
-  ["wide features, legacy (indirect, event index)", { core: "legacy-msix", engine: { features: "wide" } }],
+  ["wide features", { core: "modern-msix", engine: { features: "wide", mtu: 60_100 } }],
+  ["wide features, legacy (indirect, event index)", { core: "legacy-msix", engine: { features: "wide", mtu: 60_100 } }],
   ["header as its own element", { core: "modern-msix", patch: false }],
   ["host memory above 4 GiB", { core: "modern-msix", host: { memoryBase: 0x12_3400_0000 } }],
 ];

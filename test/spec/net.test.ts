@@ -264,6 +264,38 @@ describe("5.1.4.1 config fields", () => {
     }
   });
 
+  for (const patch of [true, false]) {
+    test(`5.1.4.1 after F_MTU no packet above it reaches the host unless an offload cuts it (header ${patch ? "in place" : "apart"})`, () => {
+      // the longest with a VLAN tag, one byte more, and the same with a type, with ECN beside it, and with ECN alone
+      const cases: [bytes: number, gso: number, passes: boolean][] = [
+        [1418, V.NET_HDR_GSO_NONE, true],
+        [1419, V.NET_HDR_GSO_NONE, false],
+        [1419, V.NET_HDR_GSO_TCPV4, true],
+        [1419, V.NET_HDR_GSO_TCPV6 | V.NET_HDR_GSO_ECN, true],
+        [1419, V.NET_HDR_GSO_ECN, false],
+        [60, V.NET_HDR_GSO_NONE, true],
+      ];
+      for (const mtu of [1400, 0]) {
+        for (const cuts of [[], [1], [12]]) {
+          const rig = new RingRig({ hostQueue: 64, boardQueue: 64, mtu, patch });
+          const want: Uint8Array[] = [];
+          const posted = cases.map(() => rig.host.post([2000]));
+          for (const [bytes, gso, passes] of cases) {
+            const f = frame(12, bytes);
+            f[V.NET_HDR_GSO_TYPE] = gso;
+            rig.board.send(f, cuts.length === 0 ? [f.length] : [cuts[0]!, f.length - cuts[0]!]);
+            if (mtu === 0 || passes) want.push(withBuffers(f, 1));
+          }
+          rig.settle();
+          const { frames, dropped } = rig.dp.toHost;
+          expect([mtu, cuts, frames, dropped]).toEqual([mtu, cuts, want.length, 6 - want.length]);
+          for (const [i, f] of want.entries()) expect(rig.host.gather(posted[i]!, f.length)).toEqual(f);
+          finish(rig);
+        }
+      }
+    });
+  }
+
   test("5.1.4.1 max_virtqueue_pairs is 1; speed and duplex are unknown", () => {
     const h = host();
     expect(h.r(CONFIG + V.NET_CFG_MAX_PAIRS, 2)).toBe(1);

@@ -190,9 +190,16 @@ describe("2.7.10.2 available buffer notifications", () => {
   test("2.7.10.2 without EVENT_IDX the flags are 1 while the loop polls: no notification is needed, frames flow", () => {
     const rig = new RingRig();
     rig.settle();
-    for (const r of [rig.host.rx, rig.host.tx, rig.board.rx, rig.board.tx])
-      expect(ld16(r.usedPtr)).toBe(USED_F_NO_NOTIFY);
+    // Nothing is written where no entry has shown yet that it is a ring: 0 as the driver left it.
+    const flags = (): number[] =>
+      [rig.host.rx, rig.host.tx, rig.board.rx, rig.board.tx].map((ring) => ld16(ring.usedPtr));
+    expect(flags()).toEqual([0, 0, USED_F_NO_NOTIFY, USED_F_NO_NOTIFY]);
     expect(one(rig)).toEqual([RX]);
+    expect(flags()).toEqual([USED_F_NO_NOTIFY, 0, USED_F_NO_NOTIFY, USED_F_NO_NOTIFY]);
+    rig.board.post([300]);
+    rig.host.send(frame(12, 100));
+    rig.settle();
+    expect(flags()).toEqual([USED_F_NO_NOTIFY, USED_F_NO_NOTIFY, USED_F_NO_NOTIFY, USED_F_NO_NOTIFY]);
     finish(rig);
   });
 
@@ -214,13 +221,7 @@ describe("2.7.10.2 available buffer notifications", () => {
       while (rig.board.tx.take() >= 0);
     }
     const parts = new Set(rig.trace.filter((t) => t.write && t.what !== "buffer").map((t) => `${t.what}+${t.len}`));
-    expect([...parts].sort()).toEqual([
-      "msix+4",
-      "rx.used.flags+2",
-      "rx.used.idx+2",
-      "rx.used.ring+8",
-      "tx.used.flags+2",
-    ]);
+    expect([...parts].sort()).toEqual(["msix+4", "rx.used.flags+2", "rx.used.idx+2", "rx.used.ring+8"]);
     finish(rig);
   });
 });

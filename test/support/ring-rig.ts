@@ -33,6 +33,8 @@ export interface RingRigOptions {
   hdrLen: number;
   mergeable: boolean;
   boardMergeable: boolean;
+  /** 0: the host's driver did not take F_MTU */
+  mtu: number;
   eventIdx: boolean;
   indirect: boolean;
   /** the board's header may be patched in place */
@@ -58,6 +60,7 @@ const DEFAULTS: RingRigOptions = {
   hdrLen: 12,
   mergeable: true,
   boardMergeable: true,
+  mtu: 0,
   eventIdx: false,
   indirect: false,
   patch: false,
@@ -201,6 +204,7 @@ export class RingRig {
       eventIdx: o.eventIdx,
       indirect: o.indirect,
       boardMergeable: o.boardMergeable,
+      mtu: o.mtu,
       msix: o.irq === "msix",
     });
   }

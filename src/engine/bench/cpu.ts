@@ -2,7 +2,7 @@
  * `bench cpu`: time of DataPath.turn() a frame, on the real engine and the real EdmaChannel against the stand-in
  * hardware. Blocks of turns are inside the clock, drivers and hardware are outside; method and limits: docs/bench.md.
  */
-import { heapSize } from "bun:jsc";
+import { heapBlocks } from "./heap.ts";
 import { CpuRig, type RigOptions } from "./rig.ts";
 import { spinTail } from "./spin.ts";
 
@@ -30,7 +30,7 @@ export interface CpuResult {
   block_steps_ns: number[];
   /** linked-list elements a frame, ring words included */
   elements_per_frame: number;
-  /** growth of the JavaScript heap over the timed turns of all runs, bytes */
+  /** blocks that the JavaScript heap took (or a collection gave back) over the timed turns of all runs, bytes, see heap.ts */
   bytes_allocated: number;
 }
 
@@ -155,9 +155,9 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
     Bun.gc(true);
     const framesBefore = rig.frames;
     const elementsBefore = rig.dma.elements;
-    const heap = heapSize();
+    const heap = heapBlocks();
     const batches = timed(rig, blocks, over);
-    grown += heapSize() - heap;
+    grown += Math.abs(heapBlocks() - heap);
     const n = rig.frames - framesBefore;
     frames += n;
     elements += rig.dma.elements - elementsBefore;
