@@ -55,8 +55,15 @@ function choose(): { name: "libatomic" | "code-page"; ops: MemPrimitives } {
   if (page !== null) return { name: "code-page", ops: page };
   const atomic = want === "code-page" ? null : libatomic();
   if (atomic !== null) return { name: "libatomic", ops: atomic };
+  const unset = "unset EPNIC_MEM";
   if (want === "code-page")
-    throw new Fault("E_MISSING", "EPNIC_MEM=code-page, but the kernel refused executable memory", "unset EPNIC_MEM");
+    throw new Fault("E_MISSING", "EPNIC_MEM=code-page, but the kernel refused executable memory", unset);
+  if (want === "libatomic")
+    throw new Fault(
+      "E_MISSING",
+      "EPNIC_MEM=libatomic, but libatomic.so.1 is not there",
+      `apt-get install libatomic1, or ${unset}`,
+    );
   throw new Fault(
     "E_MISSING",
     "no way to make single memory accesses: libatomic.so.1 is not there and no executable page could be mapped",
