@@ -3,6 +3,7 @@
  * about. In a process of its own, where that is so little (support/canaries.ts).
  */
 import { expect, test } from "bun:test";
+import { underCollector } from "../support/canaries.ts";
 
 interface Result {
   name: string;
@@ -16,17 +17,7 @@ interface Result {
 }
 
 test("10^6 frames each way through the service loop: no garbage, and the test sees garbage where there is some", async () => {
-  const child = Bun.spawn([process.execPath, new URL("heap-child.ts", import.meta.url).pathname], {
-    stdout: "pipe",
-    stderr: "pipe",
-    env: { ...process.env, BUN_JSC_gcMaxHeapSize: "200000" },
-  });
-  const out = await new Response(child.stdout).text();
-  expect(await child.exited, await new Response(child.stderr).text()).toBe(0);
-  const results = out
-    .trim()
-    .split("\n")
-    .map((l) => JSON.parse(l) as Result);
+  const results = await underCollector<Result>(new URL("heap-child.ts", import.meta.url));
   expect(results.length).toBe(4);
   const spoiled = results.pop()!;
   for (const r of results) {

@@ -6,6 +6,7 @@
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { runAlone } from "./alone.ts";
 import { RigError } from "./apt.ts";
 import { logDir, repoDir } from "./cache.ts";
 import { emptyFindings } from "./checks.ts";
@@ -13,7 +14,7 @@ import { eddaImage } from "./edda-module.ts";
 import { Guest } from "./guest.ts";
 import { fetchAll } from "./packages.ts";
 import type { Scenario } from "./scenario.ts";
-import { dieWithRig, handleSignals, stop, undoAll, undoLater } from "./undo.ts";
+import { dieWithRig, stop, undoLater } from "./undo.ts";
 
 interface Options {
   irq: string;
@@ -107,32 +108,25 @@ async function main(): Promise<void> {
       json: { type: "boolean", default: false },
     },
   });
-  handleSignals();
-  try {
-    const result = await edda(
-      {
-        irq: values.irq,
-        mode: values.mode,
-        channels: Number(values.channels),
-        entries: Number(values.entries),
-        rounds: Number(values.rounds),
-      },
-      (t) => console.error(`rig: ${t}`),
-    );
-    if (values.json) console.log(JSON.stringify(result));
-    else {
-      for (const l of result.lines) console.log(l);
-      console.log(
-        `ok   edda ${result.kernel} ${result.irq} ${result.mode}: ${result.interrupts} interrupts,`,
-        result.model,
-      );
-    }
-    process.exit(0);
-  } catch (e) {
-    await undoAll();
-    console.error(e instanceof RigError ? `rig: ${e.message}` : e);
-    process.exit(1);
+  const result = await edda(
+    {
+      irq: values.irq,
+      mode: values.mode,
+      channels: Number(values.channels),
+      entries: Number(values.entries),
+      rounds: Number(values.rounds),
+    },
+    (t) => console.error(`rig: ${t}`),
+  );
+  if (values.json) {
+    console.log(JSON.stringify(result));
+    return;
   }
+  for (const l of result.lines) console.log(l);
+  console.log(
+    `ok   edda ${result.kernel} ${result.irq} ${result.mode}: ${result.interrupts} interrupts,`,
+    result.model,
+  );
 }
 
-if (import.meta.main) await main();
+if (import.meta.main) await runAlone(main);

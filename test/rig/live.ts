@@ -5,6 +5,7 @@
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { runAlone } from "./alone.ts";
 import { RigError } from "./apt.ts";
 import { epnic } from "./board.ts";
 import { logDir } from "./cache.ts";
@@ -12,7 +13,7 @@ import { emptyFindings } from "./checks.ts";
 import { Guest } from "./guest.ts";
 import { fetchAll, KERNELS, type KernelName } from "./packages.ts";
 import type { Scenario } from "./scenario.ts";
-import { dieWithRig, handleSignals, stop, undoAll, undoLater } from "./undo.ts";
+import { dieWithRig, stop, undoLater } from "./undo.ts";
 
 interface Options {
   kernel: string;
@@ -112,16 +113,7 @@ async function main(): Promise<void> {
       json: { type: "boolean", default: false },
     },
   });
-  handleSignals();
-  try {
-    process.stdout.write(await live(values));
-    await undoAll();
-    process.exit(0);
-  } catch (e) {
-    await undoAll();
-    console.error(e instanceof RigError ? `rig: ${e.message}` : e);
-    process.exit(1);
-  }
+  process.stdout.write(await live(values));
 }
 
-if (import.meta.main) await main();
+if (import.meta.main) await runAlone(main);

@@ -1,23 +1,14 @@
 /** VIRTIO 1.2 2.1 to 2.5 and 6: device status, feature bits, config space, reserved bits. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { checkWord, FEATURE_SETS, featureWord } from "../../src/engine/function/features.ts";
 import * as V from "../../src/hw/virtio.layout.ts";
-import { CONFIG, ISR, ManualHost, type ManualOptions } from "../support/manual-host.ts";
+import { CONFIG, ISR, type ManualHost, manualHosts } from "../support/manual-host.ts";
 import { frame } from "../support/ring-rig.ts";
 
 // long only on a machine that is busy with other things
 setDefaultTimeout(30_000);
 
-const hosts: ManualHost[] = [];
-afterEach(() => {
-  for (const h of hosts.splice(0)) h.close();
-});
-
-function host(o: Partial<ManualOptions> = {}): ManualHost {
-  const h = new ManualHost(o);
-  hosts.push(h);
-  return h;
-}
+const host = manualHosts();
 
 const clean = (h: ManualHost): void => expect(h.model.violations).toEqual([]);
 

@@ -1,21 +1,12 @@
 /** VIRTIO 1.2 4.1.4.10 and 2.7.2: the legacy interface. */
-import { afterEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { FEATURE_SETS } from "../../src/engine/function/features.ts";
 import { MSIX_CTL_ENABLE } from "../../src/hw/pci.layout.ts";
 import * as V from "../../src/hw/virtio.layout.ts";
-import { ManualHost, type ManualOptions } from "../support/manual-host.ts";
+import { type ManualHost, manualHosts } from "../support/manual-host.ts";
 import { frame } from "../support/ring-rig.ts";
 
-const hosts: ManualHost[] = [];
-afterEach(() => {
-  for (const h of hosts.splice(0)) h.close();
-});
-
-function host(o: Partial<ManualOptions> = {}): ManualHost {
-  const h = new ManualHost(o);
-  hosts.push(h);
-  return h;
-}
+const host = manualHosts();
 
 const clean = (h: ManualHost): void => expect(h.model.violations).toEqual([]);
 const cfg = (h: ManualHost, off: number, size: number): number => h.model.cfgRead(off, size) >>> 0;

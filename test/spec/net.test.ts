@@ -1,21 +1,12 @@
 /** VIRTIO 1.2 5.1: network device. Headers, num_buffers, offloads, config fields, packet size. */
-import { afterEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { checkMtu, macBytes } from "../../src/engine/function/config.ts";
 import { FEATURE_SETS } from "../../src/engine/function/features.ts";
 import * as V from "../../src/hw/virtio.layout.ts";
-import { CONFIG, ManualHost, type ManualOptions } from "../support/manual-host.ts";
+import { CONFIG, manualHosts } from "../support/manual-host.ts";
 import { type Chain, frame, RingRig, withBuffers } from "../support/ring-rig.ts";
 
-const hosts: ManualHost[] = [];
-afterEach(() => {
-  for (const h of hosts.splice(0)) h.close();
-});
-
-function host(o: Partial<ManualOptions> = {}): ManualHost {
-  const h = new ManualHost(o);
-  hosts.push(h);
-  return h;
-}
+const host = manualHosts();
 
 const finish = (rig: RingRig): void => {
   expect(rig.violations).toEqual([]);

@@ -1,20 +1,11 @@
 /** VIRTIO 1.2 4.1: PCI discovery, capabilities, common configuration, notify. */
-import { afterEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { FEATURE_SETS } from "../../src/engine/function/features.ts";
 import * as V from "../../src/hw/virtio.layout.ts";
-import { ManualHost, type ManualOptions, NOTIFY } from "../support/manual-host.ts";
+import { type ManualHost, manualHosts, NOTIFY } from "../support/manual-host.ts";
 import { frame } from "../support/ring-rig.ts";
 
-const hosts: ManualHost[] = [];
-afterEach(() => {
-  for (const h of hosts.splice(0)) h.close();
-});
-
-function host(o: Partial<ManualOptions> = {}): ManualHost {
-  const h = new ManualHost(o);
-  hosts.push(h);
-  return h;
-}
+const host = manualHosts();
 
 const clean = (h: ManualHost): void => expect(h.model.violations).toEqual([]);
 const cfg = (h: ManualHost, off: number, size: number): number => h.model.cfgRead(off, size) >>> 0;

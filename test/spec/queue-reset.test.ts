@@ -1,23 +1,14 @@
 /** VIRTIO 1.2 2.6.1: one queue is reset and enabled again while the other goes on. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { FEATURE_SETS } from "../../src/engine/function/features.ts";
 import * as V from "../../src/hw/virtio.layout.ts";
-import { ManualHost, type ManualOptions } from "../support/manual-host.ts";
+import { type ManualHost, manualHosts } from "../support/manual-host.ts";
 import { frame } from "../support/ring-rig.ts";
 
 // long only on a machine that is busy with other things
 setDefaultTimeout(30_000);
 
-const hosts: ManualHost[] = [];
-afterEach(() => {
-  for (const h of hosts.splice(0)) h.close();
-});
-
-function host(o: Partial<ManualOptions> = {}): ManualHost {
-  const h = new ManualHost(o);
-  hosts.push(h);
-  return h;
-}
+const host = manualHosts();
 
 const clean = (h: ManualHost): void => expect(h.model.violations).toEqual([]);
 

@@ -29,3 +29,18 @@ export class Canaries {
     return count(this.refs);
   }
 }
+
+/** Run a program in a process in which a collection comes after every 200 KB. @returns the JSON lines that it prints */
+export async function underCollector<T>(program: URL): Promise<T[]> {
+  const child = Bun.spawn([process.execPath, program.pathname], {
+    stdout: "pipe",
+    stderr: "pipe",
+    env: { ...process.env, BUN_JSC_gcMaxHeapSize: "200000" },
+  });
+  const [out, said] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
+  if ((await child.exited) !== 0) throw new Error(`${program.pathname}: status ${child.exitCode}: ${said}`);
+  return out
+    .trim()
+    .split("\n")
+    .map((l) => JSON.parse(l) as T);
+}

@@ -2,6 +2,7 @@
  * A host that does exactly what a test says, access by access, to the whole engine (function, service loop, data
  * path) over the strict model. host.ts of the model is for drivers that behave; this is for looking at registers.
  */
+import { afterEach } from "bun:test";
 import { type Assembly, type AssemblyOptions, assemble } from "../../src/engine/assemble.ts";
 import { findCap } from "../../src/hw/dbi.ts";
 import type { DmaMemory } from "../../src/hw/dma-memory.ts";
@@ -342,4 +343,17 @@ export class ManualHost {
     this.memory.close();
     this.model.close();
   }
+}
+
+/** For a file of tests: makes hosts that are closed behind the test which asked for them. */
+export function manualHosts(): (o?: Partial<ManualOptions>) => ManualHost {
+  const hosts: ManualHost[] = [];
+  afterEach(() => {
+    for (const h of hosts.splice(0)) h.close();
+  });
+  return (o = {}) => {
+    const h = new ManualHost(o);
+    hosts.push(h);
+    return h;
+  };
 }

@@ -1,5 +1,6 @@
 /** What a poll of a live function costs while its driver is quiet: nanoseconds, and nothing of the heap. */
 import { expect, test } from "bun:test";
+import { underCollector } from "../../support/canaries.ts";
 
 interface Result {
   personality: string;
@@ -11,17 +12,7 @@ interface Result {
 }
 
 test("a quiet poll of a live function is cheap and allocates nothing; the test sees it where something does", async () => {
-  const child = Bun.spawn([process.execPath, new URL("poll-child.ts", import.meta.url).pathname], {
-    stdout: "pipe",
-    stderr: "pipe",
-    env: { ...process.env, BUN_JSC_gcMaxHeapSize: "200000" },
-  });
-  const out = await new Response(child.stdout).text();
-  expect(await child.exited, await new Response(child.stderr).text()).toBe(0);
-  const results = out
-    .trim()
-    .split("\n")
-    .map((l) => JSON.parse(l) as Result);
+  const results = await underCollector<Result>(new URL("poll-child.ts", import.meta.url));
   expect(results.map((r) => [r.personality, r.spoil, r.live, r.events, r.dead > 0])).toEqual([
     ["modern", false, true, 0, false],
     ["legacy", false, true, 0, false],
