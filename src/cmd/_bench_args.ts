@@ -6,7 +6,7 @@ import { commonArgs } from "./_args.ts";
 import { linkArgs } from "./_link_args.ts";
 import { liveArgs } from "./_live_args.ts";
 
-const SHARED = ["sizes", "all", "cpu", "output", "html"];
+const SHARED = ["device", "sizes", "all", "cpu", "output", "html"];
 export const FLAGS_OF = {
   cpu: [...SHARED, "runs", "frames", "warmup", "shape", "batch"],
   link: [...SHARED.filter((f) => f !== "cpu"), ...Object.keys(linkArgs)],

@@ -1,7 +1,7 @@
 /** `epnic bench`: measure, report and compare. */
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { Fault } from "../hw/fault.ts";
-import { commonArgs, integer } from "./_args.ts";
+import { commonArgs, deviceOf, integer } from "./_args.ts";
 import { needOwnFlags, needWritable, writeReport } from "./_bench_args.ts";
 import type { About } from "./_help.ts";
 import { linkArgs } from "./_link_args.ts";
@@ -27,6 +27,12 @@ const args = {
     required: false,
     valueHint: "DEVICE|REPORT",
     description: "live: the controller, as for run; with --compare: the second report",
+  },
+  device: {
+    type: "string",
+    alias: "d",
+    valueHint: "DEVICE",
+    description: "live: the same as the argument; cpu and link run on models of their own and take 'model' only",
   },
   sizes: {
     type: "string",
@@ -125,7 +131,8 @@ async function compare(paths: readonly (string | undefined)[], out: Out): Promis
 
 /** Every frame size and case on an attached device. */
 async function live(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
-  if (given.other === undefined)
+  const device = deviceOf({ name: given.other, device: given.device });
+  if (device === "")
     throw new Fault("E_USAGE", "no device is named", "'epnic probe' lists them; 'model' needs no board");
   const common = {
     sizes: given.all
@@ -138,7 +145,7 @@ async function live(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
   };
   const { benchLive } = await import("./_bench_live.ts");
   const { liveHtml } = await import("./_live_html.ts");
-  return benchLive(given.other, given, common, out, (report) => writeReport(given, report, () => liveHtml(report)));
+  return benchLive(device, given, common, out, (report) => writeReport(given, report, () => liveHtml(report)));
 }
 
 /** Every preset, design, direction and size in simulated time. */
@@ -178,6 +185,12 @@ export default defineCommand({
     if (mode !== "live" && args.other !== undefined) {
       throw new Fault("E_USAGE", `unexpected argument '${args.other}': bench ${mode} takes none`);
     }
+    if (mode !== "live" && args.device !== undefined && args.device !== "model")
+      throw new Fault(
+        "E_USAGE",
+        `bench ${mode} runs on a model, --device is '${args.device}'`,
+        `'epnic bench live ${args.device}' measures a device`,
+      );
     if (args.all && rawArgs.some((a) => a.startsWith("--sizes="))) {
       throw new Fault("E_USAGE", "--all and --sizes are both given");
     }

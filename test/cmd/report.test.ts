@@ -167,6 +167,8 @@ describe("bench arguments", () => {
     [["bench", "link", "-s", "60,1514,65000", "-a"], "--all and --sizes are both given"],
     [["bench", "cpu", "--preset", "rk3588"], "--preset is for bench link, this is bench cpu"],
     [["bench", "live", "model", "-b", "4"], "--batch is for bench cpu, this is bench live"],
+    [["bench", "cpu", "--device", "a4"], "bench cpu runs on a model, --device is 'a4'"],
+    [["bench", "live", "model", "-d", "a4"], "two devices are named: 'model' and --device 'a4'"],
     [["bench", "link", "--runs", "4"], "--runs is for bench cpu and live, this is bench link"],
     [
       ["bench", "--compare", "-o", "x", "a", "b"],
@@ -174,6 +176,10 @@ describe("bench arguments", () => {
     ],
     [["bench", "live", "model", "--vfio-user", "/a", "--host-tap", "t"], "--host-tap is for the built-in host"],
   ])("%p", async (args, message) => expectFailure(await cli(args), 2, message));
+});
+
+test("bench live takes its device from the flag as well", async () => {
+  expectFailure(await cli(["bench", "live", "--device", "a4"]), 3, "there is no controller 'a4'");
 });
 
 test("every flag of bench is for a measurement", () => {
