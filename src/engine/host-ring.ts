@@ -105,15 +105,19 @@ export class HostRing extends HostMirror {
     this.consume(k);
   }
 
-  /** Stage used elements of length 0 for the next `k` chains behind `used`: they go back in the order they came. */
+  /**
+   * Stage a used element of length 0 for the entry `k` behind `next`. Chains of a transmit queue go back in the order in
+   * which they came, so its place is known, and nobody reads there any more: the driver got the one of a lap before back.
+   */
+  stageUnused(k: number, head: number): void {
+    const w = ((this.next + k) & this.mask) << 1;
+    this.stage[w] = head;
+    this.stage[w + 1] = 0;
+  }
+
+  /** The next `k` chains behind `used`, staged by stageUnused(), may go back. */
   giveBack(k: number): void {
-    const { avail, stage, mask, used } = this;
-    for (let i = 0; i < k; i++) {
-      const slot = (used + i) & mask;
-      stage[slot << 1] = avail[2 + slot]!;
-      stage[(slot << 1) + 1] = 0;
-    }
-    this.used = (used + k) & 0xffff;
+    this.used = (this.used + k) & 0xffff;
   }
 
   /** Consume `k` entries. */

@@ -112,12 +112,13 @@ export class PairToBoard {
     const left = this.limits.inflightBytes - this.inflight;
     if (frames <= 0 || left <= 0) return;
     const { desc, avail, mask, next } = eq;
-    const { desc: hqDesc, avail: hqAvail, mask: hqMask, next: hqNext } = hq;
+    const { desc: hqDesc, avail: hqAvail, mask: hqMask, next: hqNext, stage } = hq;
     let end = rd.putCount;
     let bytes = 0;
     let n = 0;
     do {
-      const head = hqAvail[2 + ((hqNext + n) & hqMask)]!;
+      const slot = (hqNext + n) & hqMask;
+      const head = hqAvail[2 + slot]!;
       const buffer = avail[2 + ((next + n) & mask)]!;
       if (head > hqMask || buffer > mask) break;
       const v = head << 2;
@@ -131,6 +132,9 @@ export class PairToBoard {
       if (off < 0) break;
       if (grow === 0) rd.put(len, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
       else this.putApart(from, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
+      // as hq.stageUnused()
+      stage[slot << 1] = head;
+      stage[(slot << 1) + 1] = 0;
       end = (end + elements) | 0;
       const r = (last & (RECORDS - 1)) * REC_WORDS;
       rec[r] = end;
@@ -178,6 +182,7 @@ export class PairToBoard {
     rec[r + REC_BYTES] = len;
     rec[r + REC_PATCH] = this.eqHdrLen >= 12 ? off + NET_HDR_NUM_BUFFERS : -1;
     this.last = (last + 1) | 0;
+    hq.stageUnused(0, head);
     hq.next = (hq.next + 1) & 0xffff;
     eq.next = (eq.next + 1) & 0xffff;
     this.inflight += len;
@@ -221,6 +226,7 @@ export class PairToBoard {
         // Larger than can ever be taken: a record without data, so that completions stay in order.
         if (this.full()) return 0;
         this.dropped++;
+        hq.stageUnused(0, head);
         hq.consume(1);
         this.record(0, -1, 0);
         this.begun++;
@@ -241,6 +247,7 @@ export class PairToBoard {
     emit(rd, src, dst, grow > 0 ? total - grow : total);
     if (!simple) this.partLast = spill(this.parts, this.partLast, lens, k, total);
     eq.consume(k);
+    hq.stageUnused(0, head);
     hq.consume(1);
     this.ready -= k;
     this.record(simple ? 1 : k | PARTED, patch, total);

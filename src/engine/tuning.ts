@@ -50,7 +50,7 @@ export const TUNING: Tuning = {
   coalesce: 64,
   pollAhead: true,
   guess: true,
-  tendAfter: 32,
+  tendAfter: 64,
   prefetch: true,
   lazyTurns: 8,
 };
