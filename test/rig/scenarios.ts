@@ -46,7 +46,7 @@ export const SCENARIOS: readonly Scenario[] = [
   board("board-reboot", "two machines: the host reboots while the board runs, the board while the host runs", (c) =>
     boardReboot(pairOf("board-reboot", c)),
   ),
-  board("board-systemd", "two machines: the board's epnic as a unit of systemd (not yet seen to its end)", (c) =>
+  board("board-systemd", "two machines: the board's epnic as a unit of systemd", (c) =>
     boardSystemd(pairOf("board-systemd", c)),
   ),
   board("board-roce", "two machines: RoCE of both kernels over the card, rping with checked data", (c) =>
