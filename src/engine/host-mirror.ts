@@ -170,6 +170,7 @@ export class HostMirror extends HostDescs {
   private needHeads(): number {
     const { avail, mask, size, stamp, round, target } = this;
     const most = (size / STRETCH) | 0;
+    let { runLo, runHi } = this;
     let misses = 0;
     let stretches = 0;
     for (let i = this.seen; i !== target; i = (i + 1) & 0xffff) {
@@ -177,15 +178,21 @@ export class HostMirror extends HostDescs {
       if (head >= size) return this.bad(R_DESC_INDEX, head, size);
       if (stamp[head] === round) continue;
       misses++;
-      if (head === this.runLo - 1) this.runLo = head;
-      else if (this.runLo >= 0 && head === this.runHi + 1) this.runHi = head;
+      if (head === runHi + 1 && runLo >= 0) runHi = head;
+      else if (head === runLo - 1) runLo = head;
       else {
         if (++stretches > most) return FAR;
+        this.runLo = runLo;
+        this.runHi = runHi;
         this.need(head);
+        runLo = this.runLo;
+        runHi = this.runHi;
         continue;
       }
       stamp[head] = round;
     }
+    this.runLo = runLo;
+    this.runHi = runHi;
     this.misses += misses;
     return OK;
   }
@@ -224,8 +231,20 @@ export class HostMirror extends HostDescs {
     return this.via.landed(this.mark) ? this.closeChains() : OK;
   }
 
+  /** Every new chain is one descriptor, so nothing is left to be followed: needHeads() asked for all of them. */
+  private single(): boolean {
+    const { avail, desc, mask, target } = this;
+    let kinds = 0;
+    for (let i = this.seen; i !== target; i = (i + 1) & 0xffff) kinds |= desc[(avail[2 + (i & mask)]! << 2) + 3]!;
+    return (kinds & (DESC_F_NEXT | DESC_F_INDIRECT)) === 0;
+  }
+
   /** Follow the chains of the new heads; fetch what links point to until every chain is complete. */
   private closeChains(): number {
+    if (this.span === 1 && this.single()) {
+      this.finish();
+      return OK;
+    }
     const { desc, mask, stamp, round, size, target } = this;
     let missing = 0;
     let tables = 0;
