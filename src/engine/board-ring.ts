@@ -33,6 +33,8 @@ export class BoardRing {
   // base and bus address of the buffers as int32 words, for locate()
   desc: Int32Array;
   private u8: Uint8Array;
+  /** the buffers as words, for what is at an even offset */
+  u16: Uint16Array;
   private baseLo = 0;
   private baseHi = 0;
   private busLo = 0;
@@ -52,6 +54,7 @@ export class BoardRing {
     this.avail = ring.avail;
     this.usedElem = ring.usedElem;
     this.u8 = buffers.u8;
+    this.u16 = new Uint16Array(0);
     this.attach(ring, buffers, 0);
   }
 
@@ -73,6 +76,7 @@ export class BoardRing {
     this.limit = Math.min(buffers.u8.length, 0x7fffffff);
     this.pageLo = buffers.pageBusLo;
     this.pageHi = buffers.pageBusHi;
+    this.u16 = new Uint16Array(buffers.u8.buffer, buffers.u8.byteOffset, buffers.u8.byteLength >> 1);
     const whole = buffers.u8.byteOffset % 4 === 0 ? buffers.u8.byteLength & ~3 : 0;
     this.table = new Int32Array(buffers.u8.buffer, buffers.u8.byteOffset, whole >> 2);
   }

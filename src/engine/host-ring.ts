@@ -108,11 +108,10 @@ export class HostRing extends HostMirror {
   /**
    * Stage a used element of length 0 for the entry `k` behind `next`. Chains of a transmit queue go back in the order in
    * which they came, so its place is known, and nobody reads there any more: the driver got the one of a lap before back.
+   * The length is 0 since attach(), nothing else is ever staged on such a queue.
    */
   stageUnused(k: number, head: number): void {
-    const w = ((this.next + k) & this.mask) << 1;
-    this.stage[w] = head;
-    this.stage[w + 1] = 0;
+    this.stage[((this.next + k) & this.mask) << 1] = head;
   }
 
   /** The next `k` chains behind `used`, staged by stageUnused(), may go back. */

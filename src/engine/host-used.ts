@@ -90,6 +90,7 @@ export class HostUsed {
     this.owedFlags = NO_FLAGS;
     this.confirm = NONE;
     this.confirmAgain = false;
+    this.stage.fill(0);
   }
 
   /** After attach(): the driver goes on behind `idx`, all of which it has been given back. */

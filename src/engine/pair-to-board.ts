@@ -13,15 +13,17 @@ import { cutOut, emit, localOffset, MAX_SEGMENTS, Segments } from "./segments.ts
 
 /** frames in flight */
 export const RECORDS = 1024;
-// one of them: list position behind it, buffers of the board that it fills (0: it is dropped), bytes, and where its
-// num_buffers is in the board's memory (-1: it has none)
+// one of them: list position behind it, what it fills, bytes
 export const REC_WORDS = 4;
-export const REC_BUFS = 1;
+export const REC_FILLS = 1;
 export const REC_BYTES = 2;
-export const REC_PATCH = 3;
-/** beside the number of buffers: what is known of each is in `parts` */
-export const PARTED = 1 << 16;
-/** more than the board's driver can have outstanding, with one word more a frame */
+// what a frame fills: one buffer, whose num_buffers is this word of BoardRing.u16, or
+/** one buffer whose header has no num_buffers */
+export const BARE = -1;
+/** none, it is dropped */
+export const DROPPED = -2;
+// DROPPED - n: n buffers, and what is known of them is in `parts`
+/** more than the board's driver can have outstanding, with two words more a frame */
 export const PARTS = 65536;
 const MAX_BUFFERS = 128;
 const ETH_MIN = 14;
@@ -59,7 +61,7 @@ export class PairToBoard {
   protected readonly rec = new Int32Array(RECORDS * REC_WORDS);
   protected first = 0;
   protected last = 0;
-  /** of frames that are not in one piece: where the second byte of num_buffers is, bytes in each buffer */
+  /** of frames that are not in one piece: where the two bytes of num_buffers are (-1: nowhere), bytes in each buffer */
   protected readonly parts = new Int32Array(PARTS);
   protected partFirst = 0;
   protected partLast = 0;
@@ -100,7 +102,7 @@ export class PairToBoard {
    */
   protected singles(most: number): void {
     const { eq, hq, rd, grow, rec, least } = this;
-    const patch = this.eqHdrLen >= 12;
+    const stamped = this.eqHdrLen >= 12;
     const elements = grow === 0 ? 1 : 2;
     let frames = most - this.begun;
     if (this.ready < frames) frames = this.ready;
@@ -129,18 +131,16 @@ export class PairToBoard {
       const kinds = (hqDesc[v + 3]! & SINGLE_KIND) | ((desc[w + 3]! & SINGLE_KIND) ^ DESC_F_WRITE);
       if (kinds !== 0 || from < least || room < len) break;
       const off = eq.locate(desc[w]!, desc[w + 1]!, room);
-      if (off < 0) break;
+      if (off < 0 || (off & 1) !== 0) break;
       if (grow === 0) rd.put(len, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
       else this.putApart(from, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
       // as hq.stageUnused()
       stage[slot << 1] = head;
-      stage[(slot << 1) + 1] = 0;
       end = (end + elements) | 0;
       const r = (last & (RECORDS - 1)) * REC_WORDS;
       rec[r] = end;
-      rec[r + REC_BUFS] = 1;
+      rec[r + REC_FILLS] = stamped ? (off + NET_HDR_NUM_BUFFERS) >> 1 : BARE;
       rec[r + REC_BYTES] = len;
-      rec[r + REC_PATCH] = patch ? off + NET_HDR_NUM_BUFFERS : -1;
       last = (last + 1) | 0;
       bytes = (bytes + len) | 0;
       n++;
@@ -161,11 +161,9 @@ export class PairToBoard {
     const { eq, hq, rd, rec, last } = this;
     if (this.ready === 0 || this.inflight >= this.limits.inflightBytes) return false;
     if (((last - this.first) | 0) >= RECORDS - 1 || rd.room() < 2) return false;
-    const head = hq.avail[2 + (hq.next & hq.mask)]!;
-    const buffer = eq.avail[2 + (eq.next & eq.mask)]!;
-    if (head > hq.mask || buffer > eq.mask) return false;
-    const v = head << 2;
-    const w = buffer << 2;
+    const v = hq.avail[2 + (hq.next & hq.mask)]! << 2;
+    const w = eq.avail[2 + (eq.next & eq.mask)]! << 2;
+    if (v >> 2 > hq.mask || w >> 2 > eq.mask) return false;
     const { desc } = eq;
     const { desc: hqDesc } = hq;
     const len = hqDesc[v + 2]!;
@@ -173,16 +171,15 @@ export class PairToBoard {
     const kinds = (hqDesc[v + 3]! & SINGLE_KIND) | ((desc[w + 3]! & SINGLE_KIND) ^ DESC_F_WRITE);
     if (kinds !== 0 || len < this.least || room < len) return false;
     const off = eq.locate(desc[w]!, desc[w + 1]!, room);
-    if (off < 0) return false;
+    if (off < 0 || (off & 1) !== 0) return false;
     rd.put(len, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
     rd.commit();
     const r = (last & (RECORDS - 1)) * REC_WORDS;
     rec[r] = rd.putCount;
-    rec[r + REC_BUFS] = 1;
+    rec[r + REC_FILLS] = this.eqHdrLen >= 12 ? (off + NET_HDR_NUM_BUFFERS) >> 1 : BARE;
     rec[r + REC_BYTES] = len;
-    rec[r + REC_PATCH] = this.eqHdrLen >= 12 ? off + NET_HDR_NUM_BUFFERS : -1;
     this.last = (last + 1) | 0;
-    hq.stageUnused(0, head);
+    hq.stageUnused(0, v >> 2);
     hq.next = (hq.next + 1) & 0xffff;
     eq.next = (eq.next + 1) & 0xffff;
     this.inflight += len;
@@ -228,7 +225,7 @@ export class PairToBoard {
         this.dropped++;
         hq.stageUnused(0, head);
         hq.consume(1);
-        this.record(0, -1, 0);
+        this.record(DROPPED, 0);
         this.begun++;
         return 1;
       }
@@ -239,18 +236,21 @@ export class PairToBoard {
     const stamped = this.eqHdrLen >= 12;
     const patch = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS) : -1;
     const patch1 = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS + 1) : 0;
-    const simple = k === 1 && patch1 === patch + 1;
+    const simple = k === 1 && patch1 === patch + 1 && (patch & 1) === (patch >>> 31);
     this.long = src.count + dst.count > 2;
-    if (!simple) this.part(patch1);
     if (grow < 0) cutOut(src, this.eqHdrLen, -grow);
     else if (grow > 0) cutOut(dst, this.hdrLen, grow);
     emit(rd, src, dst, grow > 0 ? total - grow : total);
-    if (!simple) this.partLast = spill(this.parts, this.partLast, lens, k, total);
+    if (!simple) {
+      this.part(patch);
+      this.part(patch1);
+      this.partLast = spill(this.parts, this.partLast, lens, k, total);
+    }
     eq.consume(k);
     hq.stageUnused(0, head);
     hq.consume(1);
     this.ready -= k;
-    this.record(simple ? 1 : k | PARTED, patch, total);
+    this.record(simple ? patch >> 1 : DROPPED - k, total);
     this.begun++;
     this.frames++;
     this.bytes += total - this.eqHdrLen;
@@ -281,13 +281,12 @@ export class PairToBoard {
     this.partLast = (this.partLast + 1) | 0;
   }
 
-  private record(bufs: number, patch: number, bytes: number): void {
+  private record(fills: number, bytes: number): void {
     const { rec } = this;
     const r = (this.last & (RECORDS - 1)) * REC_WORDS;
     rec[r] = this.rd.putCount;
-    rec[r + REC_BUFS] = bufs;
+    rec[r + REC_FILLS] = fills;
     rec[r + REC_BYTES] = bytes;
-    rec[r + REC_PATCH] = patch;
     this.last = (this.last + 1) | 0;
     this.inflight += bytes;
   }

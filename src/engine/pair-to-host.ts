@@ -122,7 +122,7 @@ export abstract class PairToHost {
     if (frames <= 0 || left <= 0) return;
     const { desc, avail, mask, next } = eq;
     const { desc: hqDesc, avail: hqAvail, mask: hqMask, stage } = hq;
-    const u8 = eq.bytes;
+    const { u16 } = eq;
     let used = hq.used;
     let bytes = 0;
     let n = 0;
@@ -137,13 +137,10 @@ export abstract class PairToHost {
       const kinds = (desc[w + 3]! & SINGLE_KIND) | ((hqDesc[v + 3]! & SINGLE_KIND) ^ DESC_F_WRITE);
       if (kinds !== 0 || from <= 0 || len < least || len > longest || hqDesc[v + 2]! < len) break;
       const off = eq.locate(desc[w]!, desc[w + 1]!, from);
-      if (off < 0) break;
+      if (off < 0 || (off & 1) !== 0) break;
       if (plain) ch.put(len, eq.busLow(off), eq.busHigh(off), hqDesc[v]!, hqDesc[v + 1]!);
       else this.putApart(off, from, eq.busLow(off), eq.busHigh(off), hqDesc[v]!, hqDesc[v + 1]!);
-      if (stamp) {
-        u8[off + NET_HDR_NUM_BUFFERS] = 1;
-        u8[off + NET_HDR_NUM_BUFFERS + 1] = 0;
-      }
+      if (stamp) u16[(off + NET_HDR_NUM_BUFFERS) >> 1] = 1;
       const e = (used & hqMask) << 1;
       stage[e] = buffer;
       stage[e + 1] = len;
@@ -169,11 +166,9 @@ export abstract class PairToHost {
     const { eq, hq, ch } = this;
     const hqNext = hq.next;
     if (hq.ready === hqNext || this.inflight >= this.limits.inflightBytes) return false;
-    const head = eq.avail[2 + (eq.next & eq.mask)]!;
-    const buffer = hq.avail[2 + (hqNext & hq.mask)]!;
-    if (head > eq.mask || buffer > hq.mask) return false;
-    const w = head << 2;
-    const v = buffer << 2;
+    const w = eq.avail[2 + (eq.next & eq.mask)]! << 2;
+    const v = hq.avail[2 + (hqNext & hq.mask)]! << 2;
+    if (w >> 2 > eq.mask || v >> 2 > hq.mask) return false;
     const { desc } = eq;
     const { desc: hqDesc } = hq;
     const len = desc[w + 2]!;
@@ -181,18 +176,14 @@ export abstract class PairToHost {
     if (kinds !== 0 || len < this.least || len > this.most || hqDesc[v + 2]! < len || ch.room() < SINGLE_ROOM + 1)
       return false;
     const off = eq.locate(desc[w]!, desc[w + 1]!, len);
-    if (off < 0) return false;
+    if (off < 0 || (off & 1) !== 0) return false;
     ch.spread?.();
     const before = ch.putCount;
     ch.put(len, eq.busLow(off), eq.busHigh(off), hqDesc[v]!, hqDesc[v + 1]!);
-    if (this.stamp) {
-      const u8 = eq.bytes;
-      u8[off + NET_HDR_NUM_BUFFERS] = 1;
-      u8[off + NET_HDR_NUM_BUFFERS + 1] = 0;
-    }
+    if (this.stamp) eq.u16[(off + NET_HDR_NUM_BUFFERS) >> 1] = 1;
     eq.next = (eq.next + 1) & 0xffff;
     hq.next = (hqNext + 1) & 0xffff;
-    hq.pushUsed(buffer, len);
+    hq.pushUsed(v >> 2, len);
     this.frames++;
     this.bytes += len - this.hdrLen;
     this.close(before, 1, len);

@@ -7,17 +7,7 @@ import type { DmaChannel } from "../hw/dma-channel.ts";
 import type { BoardRing } from "./board-ring.ts";
 import { HostRing } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
-import {
-  FEW,
-  PARTED,
-  PARTS,
-  PairToBoard,
-  REC_BUFS,
-  REC_BYTES,
-  REC_PATCH,
-  REC_WORDS,
-  RECORDS,
-} from "./pair-to-board.ts";
+import { BARE, DROPPED, FEW, PARTS, PairToBoard, REC_BYTES, REC_FILLS, REC_WORDS, RECORDS } from "./pair-to-board.ts";
 import type { DirectionLimits } from "./pair-to-host.ts";
 
 /** bytes of frames whose chains the host gets back together at the most */
@@ -92,28 +82,25 @@ export class ToBoard extends PairToBoard {
     const wr = this.wr;
     if (wr.room() < HostRing.PUBLISH_ELEMENTS + 2) return 0;
     const { rec, last } = this;
-    const { bytes: u8, avail, usedElem, mask } = eq;
+    const { u16, avail, usedElem, mask } = eq;
     let used = eq.used;
     let first = this.first;
     let bytes = 0;
     while (first !== last) {
       const r = (first & (RECORDS - 1)) * REC_WORDS;
       if (((done - rec[r]!) | 0) < 0) break;
-      // 5.1.6.4.1: the device sets num_buffers; the sender's header has 0 there.
-      const patch = rec[r + REC_PATCH]!;
+      const fills = rec[r + REC_FILLS]!;
       const len = rec[r + REC_BYTES]!;
-      if (rec[r + REC_BUFS] === 1) {
-        if (patch >= 0) {
-          u8[patch] = 1;
-          u8[patch + 1] = 0;
-        }
+      if (fills >= BARE) {
+        // 5.1.6.4.1: the device sets num_buffers; the sender's header has 0 there.
+        if (fills !== BARE) u16[fills] = 1;
         const slot = used & mask;
         usedElem[slot << 1] = avail[2 + slot]!;
         usedElem[(slot << 1) + 1] = len;
         used = (used + 1) & 0xffff;
-      } else if (rec[r + REC_BUFS]! !== 0) {
+      } else if (fills !== DROPPED) {
         eq.used = used;
-        this.finishParts(patch, rec[r + REC_BUFS]! & ~PARTED);
+        this.finishParts(DROPPED - fills);
         used = eq.used;
       }
       bytes += len;
@@ -140,15 +127,16 @@ export class ToBoard extends PairToBoard {
   }
 
   /** A frame that is not in one piece has landed. */
-  private finishParts(patch: number, bufs: number): void {
+  private finishParts(bufs: number): void {
     const { eq, parts } = this;
     const at = this.partFirst;
-    if (patch >= 0) {
-      eq.bytes[patch] = bufs & 0xff;
-      eq.bytes[parts[at & (PARTS - 1)]!] = bufs >>> 8;
+    const low = parts[at & (PARTS - 1)]!;
+    if (low >= 0) {
+      eq.bytes[low] = bufs & 0xff;
+      eq.bytes[parts[(at + 1) & (PARTS - 1)]!] = bufs >>> 8;
     }
-    eq.giveBackFilled(parts, at + 1, PARTS - 1, bufs);
-    this.partFirst = (at + 1 + bufs) | 0;
+    eq.giveBackFilled(parts, at + 2, PARTS - 1, bufs);
+    this.partFirst = (at + 2 + bufs) | 0;
   }
 
   /** The host went away with frames in flight: the board's buffers they would have filled are free again. @returns frames lost */
@@ -169,7 +157,7 @@ export class ToBoard extends PairToBoard {
    */
   disown(): number {
     for (let i = this.first; i !== this.last; i = (i + 1) | 0) {
-      this.rec[(i & (RECORDS - 1)) * REC_WORDS + REC_BUFS] = 0;
+      this.rec[(i & (RECORDS - 1)) * REC_WORDS + REC_FILLS] = DROPPED;
     }
     this.partFirst = this.partLast;
     this.notify = false;
