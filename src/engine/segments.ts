@@ -123,46 +123,7 @@ function tooLong(out: Segments): number {
  * @returns elements put
  */
 export function emit(ch: DmaChannel, src: Segments, dst: Segments, bytes: number): number {
-  let si = 0;
-  let di = 0;
-  let sLo = src.lo[0]!;
-  let sHi = src.hi[0]!;
-  let sLen = src.len[0]!;
-  let dLo = dst.lo[0]!;
-  let dHi = dst.hi[0]!;
-  let dLen = dst.len[0]!;
-  let left = bytes;
-  let elements = 0;
-  for (;;) {
-    let n = sLen < dLen ? sLen : dLen;
-    if (left < n) n = left;
-    ch.put(n, sLo, sHi, dLo, dHi);
-    elements++;
-    left -= n;
-    if (left <= 0) return elements;
-    sLen -= n;
-    if (sLen === 0) {
-      si++;
-      sLo = src.lo[si]!;
-      sHi = src.hi[si]!;
-      sLen = src.len[si]!;
-    } else {
-      const next = (sLo + n) | 0;
-      if (next >>> 0 < sLo >>> 0) sHi++;
-      sLo = next;
-    }
-    dLen -= n;
-    if (dLen === 0) {
-      di++;
-      dLo = dst.lo[di]!;
-      dHi = dst.hi[di]!;
-      dLen = dst.len[di]!;
-    } else {
-      const next = (dLo + n) | 0;
-      if (next >>> 0 < dLo >>> 0) dHi++;
-      dLo = next;
-    }
-  }
+  return ch.putPieces(src, dst, bytes);
 }
 
 /** Offset in LocalBuffers.u8 of byte `at` of a translated chain; -1 when the chain is shorter. */

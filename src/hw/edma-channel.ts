@@ -7,7 +7,7 @@
  * slot of the lap before never matches. Of one commit only the *first* control word is withheld until everything
  * else of the batch is in memory; the engine cannot pass it, so one barrier serves the whole batch.
  */
-import { CH_ABORT, CH_STUCK, type DmaChannel } from "./dma-channel.ts";
+import { CH_ABORT, CH_STUCK, type DmaChannel, type Pieces } from "./dma-channel.ts";
 import type { DmaRegion } from "./dma-memory.ts";
 import {
   CAUSE_CA,
@@ -216,6 +216,74 @@ export class EdmaChannel implements DmaChannel {
       i32[next] = CTL_LLP | CTL_TCB | this.cb;
       this.word = 0;
     } else this.word = next;
+  }
+
+  /** The same as a call of put() for each, with what a call keeps in fields in locals: a third of the time. */
+  putPieces(src: Pieces, dst: Pieces, bytes: number): number {
+    const { i32, linkWord } = this;
+    const { lo: srcLo, hi: srcHi, len: srcLen } = src;
+    const { lo: dstLo, hi: dstHi, len: dstLen } = dst;
+    let { word: w, cb } = this;
+    let si = 0;
+    let di = 0;
+    let sLo = srcLo[0]!;
+    let sHi = srcHi[0]!;
+    let sLen = srcLen[0]!;
+    let dLo = dstLo[0]!;
+    let dHi = dstHi[0]!;
+    let dLen = dstLen[0]!;
+    let left = bytes;
+    let elements = 0;
+    if (this.firstWord < 0) {
+      this.firstWord = w;
+      this.firstControl = cb;
+    }
+    const first = this.firstWord;
+    for (;;) {
+      let n = sLen < dLen ? sLen : dLen;
+      if (left < n) n = left;
+      if (w !== first) i32[w] = cb;
+      i32[w + 1] = n;
+      i32[w + 2] = sLo;
+      i32[w + 3] = sHi;
+      i32[w + 4] = dLo;
+      i32[w + 5] = dHi;
+      w += LL_WORDS;
+      if (w === linkWord) {
+        cb ^= 1;
+        i32[w] = CTL_LLP | CTL_TCB | cb;
+        w = 0;
+      }
+      elements++;
+      left = (left - n) | 0;
+      if (left <= 0) break;
+      sLen = (sLen - n) | 0;
+      if (sLen === 0) {
+        si++;
+        sLo = srcLo[si]!;
+        sHi = srcHi[si]!;
+        sLen = srcLen[si]!;
+      } else {
+        const next = (sLo + n) | 0;
+        if (next >>> 0 < sLo >>> 0) sHi++;
+        sLo = next;
+      }
+      dLen = (dLen - n) | 0;
+      if (dLen === 0) {
+        di++;
+        dLo = dstLo[di]!;
+        dHi = dstHi[di]!;
+        dLen = dstLen[di]!;
+      } else {
+        const next = (dLo + n) | 0;
+        if (next >>> 0 < dLo >>> 0) dHi++;
+        dLo = next;
+      }
+    }
+    this.word = w;
+    this.cb = cb;
+    this.putCount = (this.putCount + elements) | 0;
+    return elements;
   }
 
   commit(): void {
