@@ -18,9 +18,9 @@ import { createFunction, type FrozenLife, type HostFunction } from "./function/f
 import { HeaderCheck } from "./header-check.ts";
 import { Interrupts } from "./interrupts.ts";
 import type { EngineLog } from "./log.ts";
-import type { DirectionLimits } from "./pair-to-host.ts";
 import { RingCheck } from "./ring-check.ts";
 import { Service } from "./service.ts";
+import type { DirectionLimits } from "./tuning.ts";
 
 export interface AssemblyOptions {
   readonly personality: "auto" | "modern" | "legacy";

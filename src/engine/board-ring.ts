@@ -4,10 +4,11 @@
  */
 import { fence, ld16, st16 } from "../hw/mem.ts";
 import type { LocalBuffers, LocalRing } from "../hw/net-port.ts";
+import { PIECE_HI, PIECE_LEN, PIECE_LO, PIECE_WORDS } from "../hw/pieces.ts";
 import { AVAIL_F_NO_INTERRUPT, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
 import { INDIRECT, walk, walkIndirect } from "./chain.ts";
 import { OK, R_AVAIL_BACK, R_AVAIL_JUMP, R_LOCAL_ADDRESS } from "./codes.ts";
-import { MAX_SEGMENTS, type Segments, translate } from "./segments.ts";
+import { MAX_SEGMENTS, PIECE_OFF, type Segments, translate } from "./segments.ts";
 
 export class BoardRing {
   readonly name: string;
@@ -158,11 +159,11 @@ export class BoardRing {
     let rc = walk(this.desc, 0, this.size, head, this.write === 0 ? 0 : DESC_F_WRITE, raw);
     if (rc === INDIRECT) {
       const k = raw.count;
-      const bytes = raw.len[k]!;
-      const off = raw.hi[k]! * 4294967296 + (raw.lo[k]! >>> 0) - this.buffers.base;
+      const bytes = raw.len(k);
+      const off = raw.hi(k) * 4294967296 + (raw.lo(k) >>> 0) - this.buffers.base;
       if (!(off >= 0 && off + bytes <= this.table.length * 4) || (off & 3) !== 0) {
-        out.a = raw.lo[k]!;
-        out.b = raw.hi[k]!;
+        out.a = raw.lo(k);
+        out.b = raw.hi(k);
         return R_LOCAL_ADDRESS;
       }
       rc = walkIndirect(this.table, off >>> 2, bytes, bytes, head, this.write, raw);
@@ -181,7 +182,7 @@ export class BoardRing {
    */
   gather(bytes: number, most: number, out: Segments, lens: Int32Array): number {
     const { desc, avail, mask, next, write } = this;
-    const { lo, hi, len, off } = out;
+    const { rows } = out;
     let rc: number = OK;
     let have = 0;
     let count = 0;
@@ -194,10 +195,11 @@ export class BoardRing {
         n > 0 && (desc[w + 3]! & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) === write && count < MAX_SEGMENTS;
       const at = single ? this.locate(desc[w]!, desc[w + 1]!, n) : -1;
       if (at >= 0) {
-        lo[count] = this.busLow(at);
-        hi[count] = this.busHigh(at);
-        off[count] = at;
-        len[count] = n;
+        const r = count * PIECE_WORDS;
+        rows[r + PIECE_LO] = this.busLow(at);
+        rows[r + PIECE_HI] = this.busHigh(at);
+        rows[r + PIECE_LEN] = n;
+        rows[r + PIECE_OFF] = at;
         lens[k] = n;
         have += n;
         count++;
@@ -220,21 +222,21 @@ export class BoardRing {
 
   private translateFlat(from: number, out: Segments): number {
     const { baseLo, baseHi, busLo, busHi, limit } = this;
-    const { lo, hi, len, off } = out;
-    const end = out.count;
-    for (let i = from; i < end; i++) {
-      const low = lo[i]!;
+    const { rows } = out;
+    const end = out.count * PIECE_WORDS;
+    for (let r = from * PIECE_WORDS; r < end; r += PIECE_WORDS) {
+      const low = rows[r + PIECE_LO]!;
       const at = (low - baseLo) | 0;
       const borrow = low >>> 0 < baseLo >>> 0 ? 1 : 0;
-      if (((hi[i]! - baseHi - borrow) | 0) !== 0 || at < 0 || at > limit - len[i]!) {
+      if (((rows[r + PIECE_HI]! - baseHi - borrow) | 0) !== 0 || at < 0 || at > limit - rows[r + PIECE_LEN]!) {
         out.a = low;
-        out.b = hi[i]!;
+        out.b = rows[r + PIECE_HI]!;
         return R_LOCAL_ADDRESS;
       }
       const bus = (busLo + at) | 0;
-      off[i] = at;
-      lo[i] = bus;
-      hi[i] = bus >>> 0 < busLo >>> 0 ? (busHi + 1) | 0 : busHi;
+      rows[r + PIECE_OFF] = at;
+      rows[r + PIECE_LO] = bus;
+      rows[r + PIECE_HI] = bus >>> 0 < busLo >>> 0 ? (busHi + 1) | 0 : busHi;
     }
     return OK;
   }

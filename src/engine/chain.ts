@@ -3,6 +3,7 @@
  * ring, the local mirror of the host's, or an indirect table of either. Every rule a driver can break is checked
  * where it would harm us; the words of a descriptor are read once, since its owner may change them at any time.
  */
+import { PIECE_HI, PIECE_LEN, PIECE_LO, PIECE_WORDS } from "../hw/pieces.ts";
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
 import {
   OK,
@@ -18,7 +19,7 @@ import { MAX_SEGMENTS, type Segments } from "./segments.ts";
 /** flags that tell what kind a descriptor is */
 export const SINGLE_KIND = DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT;
 
-/** Result of walk(): the chain continues in an indirect table, see Segments.lo/hi/len at index `count`. */
+/** Result of walk(): the chain continues in an indirect table, see the segment at index `count`. */
 export const INDIRECT = 1;
 
 /**
@@ -30,7 +31,7 @@ export const INDIRECT = 1;
  *   out.count; or a negative code with out.a, out.b
  */
 export function walk(desc: Int32Array, word: number, size: number, head: number, write: number, out: Segments): number {
-  const { lo, hi, len: lens } = out;
+  const { rows } = out;
   let i = head;
   let k = out.count;
   let total = 0;
@@ -41,9 +42,10 @@ export function walk(desc: Int32Array, word: number, size: number, head: number,
     const w = word + (i << 2);
     const len = desc[w + 2]!;
     const flagsNext = desc[w + 3]!;
-    lo[k] = desc[w]!;
-    hi[k] = desc[w + 1]!;
-    lens[k] = len;
+    const r = k * PIECE_WORDS;
+    rows[r + PIECE_LO] = desc[w]!;
+    rows[r + PIECE_HI] = desc[w + 1]!;
+    rows[r + PIECE_LEN] = len;
     if (len <= 0) return bad(out, R_DESC_LENGTH, i, len);
     if ((flagsNext & (DESC_F_WRITE | DESC_F_INDIRECT)) !== write) {
       if ((flagsNext & DESC_F_INDIRECT) === 0) return bad(out, R_DESC_DIRECTION, i, flagsNext & 0xffff);

@@ -13,11 +13,10 @@ import type { HeaderCheck } from "./header-check.ts";
 import type { NoticeWord } from "./host-notices.ts";
 import { HostRing, type RingAddresses } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
-import type { DirectionLimits } from "./pair-to-host.ts";
 import { Segments } from "./segments.ts";
 import { ToBoard } from "./to-board.ts";
 import { ToHost } from "./to-host.ts";
-import { TUNING, type Tuning } from "./tuning.ts";
+import { type DirectionLimits, TUNING, type Tuning } from "./tuning.ts";
 import { Vigil } from "./vigil.ts";
 
 /** What a life of the host's driver fixed. */

@@ -98,8 +98,8 @@ export class HeaderCheck {
     if (read.room() < LOOK) return HEADER_WAIT;
     let at = 0;
     for (let i = 0; at < LOOK; i++) {
-      const n = Math.min(segs.len[i]!, LOOK - at);
-      read.put(n, segs.lo[i]!, segs.hi[i]!, busLo(mem.bus + at), busHi(mem.bus + at));
+      const n = Math.min(segs.len(i), LOOK - at);
+      read.put(n, segs.lo(i), segs.hi(i), busLo(mem.bus + at), busHi(mem.bus + at));
       at += n;
     }
     read.commit();

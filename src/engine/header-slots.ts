@@ -49,11 +49,11 @@ export class HeaderSlots {
         out[at + i] = 0;
         continue;
       }
-      while (i - skip >= src.len[seg]!) {
-        skip += src.len[seg]!;
+      while (i - skip >= src.len(seg)) {
+        skip += src.len(seg);
         seg++;
       }
-      out[at + i] = u8[src.off[seg]! + i - skip]!;
+      out[at + i] = u8[src.off(seg) + i - skip]!;
     }
     this.finish(at, len, buffers);
   }

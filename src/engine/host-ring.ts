@@ -2,6 +2,7 @@
  * One of the host's virtqueues (HQ) as its device: chains are taken from the local mirror (host-mirror.ts), and go back
  * through staged used elements (host-used.ts). VIRTIO 1.2 2.7.
  */
+import { PIECE_HI, PIECE_LEN, PIECE_LO, PIECE_WORDS } from "../hw/pieces.ts";
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
 import { INDIRECT, walk, walkIndirect } from "./chain.ts";
 import { OK, R_INDIRECT_NOT_NEGOTIATED } from "./codes.ts";
@@ -47,7 +48,7 @@ export class HostRing extends HostMirror {
       out.b = DESC_F_INDIRECT;
       return R_INDIRECT_NOT_NEGOTIATED;
     }
-    const bytes = out.len[out.count]!;
+    const bytes = out.len(out.count);
     return walkIndirect(this.table, head * INDIRECT_MAX * 4, bytes, INDIRECT_MAX * 16, head, this.write, out);
   }
 
@@ -57,7 +58,7 @@ export class HostRing extends HostMirror {
    */
   gather(bytes: number, most: number, out: Segments, lens: Int32Array): number {
     const { desc, avail, mask, next, size, write } = this;
-    const { lo, hi, len } = out;
+    const { rows } = out;
     let rc: number = OK;
     let have = 0;
     let count = 0;
@@ -67,9 +68,10 @@ export class HostRing extends HostMirror {
       const w = head << 2;
       const n = head < size ? desc[w + 2]! : 0;
       if (n > 0 && (desc[w + 3]! & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) === write && count < MAX_SEGMENTS) {
-        lo[count] = desc[w]!;
-        hi[count] = desc[w + 1]!;
-        len[count] = n;
+        const r = count * PIECE_WORDS;
+        rows[r + PIECE_LO] = desc[w]!;
+        rows[r + PIECE_HI] = desc[w + 1]!;
+        rows[r + PIECE_LEN] = n;
         lens[k] = n;
         have += n;
         count++;

@@ -8,8 +8,8 @@ import type { BoardRing } from "./board-ring.ts";
 import { SINGLE_KIND } from "./chain.ts";
 import { R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
 import type { HostRing } from "./host-ring.ts";
-import type { DirectionLimits } from "./pair-to-host.ts";
-import { cutOut, emit, localOffset, MAX_SEGMENTS, Segments } from "./segments.ts";
+import { cutOut, localOffset, MAX_SEGMENTS, Segments } from "./segments.ts";
+import type { DirectionLimits } from "./tuning.ts";
 
 /** frames in flight */
 export const RECORDS = 1024;
@@ -236,11 +236,11 @@ export class PairToBoard {
     const stamped = this.eqHdrLen >= 12;
     const patch = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS) : -1;
     const patch1 = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS + 1) : 0;
-    const simple = k === 1 && patch1 === patch + 1 && (patch & 1) === (patch >>> 31);
+    const simple = k === 1 && patch1 === patch + 1 && (patch & 1) === patch >>> 31;
     this.long = src.count + dst.count > 2;
     if (grow < 0) cutOut(src, this.eqHdrLen, -grow);
     else if (grow > 0) cutOut(dst, this.hdrLen, grow);
-    emit(rd, src, dst, grow > 0 ? total - grow : total);
+    rd.putPieces(src.rows, dst.rows, grow > 0 ? total - grow : total);
     if (!simple) {
       this.part(patch);
       this.part(patch1);

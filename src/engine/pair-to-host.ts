@@ -16,7 +16,8 @@ import { SINGLE_KIND } from "./chain.ts";
 import { R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
 import { HeaderSlots } from "./header-slots.ts";
 import { HostRing } from "./host-ring.ts";
-import { dropFront, emit, localOffset, MAX_SEGMENTS, prepend, Segments } from "./segments.ts";
+import { cutOut, localOffset, MAX_SEGMENTS, prepend, Segments } from "./segments.ts";
+import type { DirectionLimits } from "./tuning.ts";
 
 /** receive buffers of one frame at the most: 64 KiB in buffers of 512 bytes */
 const MAX_BUFFERS = 128;
@@ -27,13 +28,6 @@ const ETH_MIN = 14;
 const VLAN_TAG = 4;
 /** elements of a frame in one piece, with what ends its burst */
 const SINGLE_ROOM = 2 + HostRing.PUBLISH_ELEMENTS + 1;
-
-export interface DirectionLimits {
-  /** frames of one burst */
-  burst: number;
-  /** bytes in flight after which no more is begun: what the host may see written after it reset us */
-  inflightBytes: number;
-}
 
 export abstract class PairToHost {
   frames = 0;
@@ -227,7 +221,7 @@ export abstract class PairToHost {
     if (ch.room() < src.count + dst.count + 2 + HostRing.PUBLISH_ELEMENTS + 1) return 0;
     this.long = src.count + dst.count > 2;
     this.header(src, k);
-    emit(ch, src, dst, total);
+    ch.putPieces(src.rows, dst.rows, total);
     hq.useFilled(k, lens, total);
     this.take();
     this.burstBytes += total;
@@ -277,7 +271,7 @@ export abstract class PairToHost {
       return;
     }
     headers.gather(u8, src, eqHdrLen, hdrLen, buffers);
-    dropFront(src, eqHdrLen);
+    cutOut(src, 0, eqHdrLen);
     prepend(src, headers.lo, headers.hi, hdrLen);
   }
 

@@ -8,7 +8,7 @@ import type { BoardRing } from "./board-ring.ts";
 import { HostRing } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { BARE, DROPPED, FEW, PARTS, PairToBoard, REC_BYTES, REC_FILLS, REC_WORDS, RECORDS } from "./pair-to-board.ts";
-import type { DirectionLimits } from "./pair-to-host.ts";
+import type { DirectionLimits } from "./tuning.ts";
 
 /** bytes of frames whose chains the host gets back together at the most */
 const OWED_BYTES = 131072;

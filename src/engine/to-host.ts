@@ -8,7 +8,8 @@ import type { DmaMemory } from "../hw/dma-memory.ts";
 import type { BoardRing } from "./board-ring.ts";
 import { HostRing } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
-import { BURSTS, type DirectionLimits, PairToHost } from "./pair-to-host.ts";
+import { BURSTS, PairToHost } from "./pair-to-host.ts";
+import type { DirectionLimits } from "./tuning.ts";
 
 /** bursts in flight */
 const RECORDS = 1024;

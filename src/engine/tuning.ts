@@ -54,3 +54,11 @@ export const TUNING: Tuning = {
   prefetch: true,
   lazyTurns: 8,
 };
+
+/** How much of one direction may be under way. */
+export interface DirectionLimits {
+  /** frames of one burst */
+  burst: number;
+  /** bytes in flight after which no more is begun: what the host may see written after it reset us */
+  inflightBytes: number;
+}

@@ -4,13 +4,6 @@
  *
  * Counts are free-running int32 numbers (they wrap through negative); compare by difference `(a - b) | 0`.
  */
-/** Bus addresses and lengths of the pieces that a frame lies in, int32 columns. */
-export interface Pieces {
-  readonly lo: Int32Array;
-  readonly hi: Int32Array;
-  readonly len: Int32Array;
-}
-
 export interface DmaChannel {
   /** true: board memory -> host (posted writes); false: host -> board memory */
   readonly isWrite: boolean;
@@ -29,10 +22,10 @@ export interface DmaChannel {
    */
   put(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): void;
   /**
-   * put() for every stretch in which neither side changes its piece. `bytes` must not exceed what either has, and there
-   * must be room for an element of each piece. @returns elements put
+   * put() for every stretch in which neither side changes its piece (rows as in pieces.ts). `bytes`, above 0, must not exceed
+   * what either side has, and there must be room for an element of each piece. @returns elements put
    */
-  putPieces(src: Pieces, dst: Pieces, bytes: number): number;
+  putPieces(src: Int32Array, dst: Int32Array, bytes: number): number;
   /**
    * Only where several channels are one: what is put after spread() needs no order among itself, what is put after
    * gather() reaches the host after everything before it. Both end with commit().

@@ -1,13 +1,9 @@
 /**
- * One eDMA v0 channel as an endless list: the linked list is a ring in board memory, slots 0..n-2 carry data, slot
- * n-1 is the link back to slot 0. Elements are appended while the channel runs; LLP is the progress register.
- * Follows dw-hardware.md 2 and 3. Polling only: it needs no interrupt. HDMA native is not served here.
- *
- * How a reader of stale slots is kept out: the cycle bit CB alternates per lap and the engine's CCS with it, so a
- * slot of the lap before never matches. Of one commit only the *first* control word is withheld until everything
- * else of the batch is in memory; the engine cannot pass it, so one barrier serves the whole batch.
+ * One eDMA v0 channel that works through the endless list of edma-list.ts: elements are appended while it runs, LLP is
+ * the progress register. Follows dw-hardware.md 2 and 3. Polling only: it needs no interrupt. HDMA native is not served
+ * here.
  */
-import { CH_ABORT, CH_STUCK, type DmaChannel, type Pieces } from "./dma-channel.ts";
+import { CH_ABORT, CH_STUCK, type DmaChannel } from "./dma-channel.ts";
 import type { DmaRegion } from "./dma-memory.ts";
 import {
   CAUSE_CA,
@@ -23,10 +19,7 @@ import {
   CS_RUNNING,
   CTL_CCS,
   CTL_CS_SHIFT,
-  CTL_LIE,
   CTL_LLE,
-  CTL_LLP,
-  CTL_TCB,
   contextOffset,
   DOORBELL_STOP,
   EDMA,
@@ -35,13 +28,11 @@ import {
   EDMA_UN,
   EDMA_VP,
   INT_ABORT_SHIFT,
-  LINK_PTR_HI,
-  LINK_PTR_LO,
   LL_BYTES,
-  LL_WORDS,
   VIEWPORT_CONTEXT,
   VIEWPORT_READ,
 } from "./edma.regs.ts";
+import { EdmaList } from "./edma-list.ts";
 import { Fault } from "./fault.ts";
 import { wmb } from "./mem.ts";
 import type { Mmio } from "./mmio.ts";
@@ -57,8 +48,6 @@ export interface EdmaChannelInfo {
 }
 
 const VIEWPORT_SEL = EDMA_VP.VIEWPORT_SEL;
-/** slots that are never outstanding: the link, the slot the engine rests at, and one so that a position is unique */
-const RESERVED_SLOTS = 3;
 /**
  * progress() calls that must find the channel stopped, on the same element, before any doorbell: CS may say stopped
  * while the channel is not idle inside yet (hazard b of dw-hardware.md 3), and a doorbell in that moment wedges it
@@ -69,11 +58,9 @@ const HOLD = 64;
 /** register reads to wait for the engine to go idle, some ms on silicon */
 const IDLE_POLLS = 20_000;
 
-export class EdmaChannel implements DmaChannel {
+export class EdmaChannel extends EdmaList implements DmaChannel {
   readonly isWrite: boolean;
   readonly index: number;
-  readonly capacity: number;
-  putCount = 0;
   doneCount = 0;
   lastError = 0;
   rerings = 0;
@@ -84,8 +71,6 @@ export class EdmaChannel implements DmaChannel {
   errHi = 0;
 
   private readonly dma: Mmio;
-  private readonly ll: DmaRegion;
-  private readonly i32: Int32Array;
   private readonly viewport: boolean;
   private readonly powered: boolean;
   private readonly lie: boolean;
@@ -95,18 +80,8 @@ export class EdmaChannel implements DmaChannel {
   private readonly llpOff: number;
   private readonly doorbellOff: number;
   private readonly intStatusOff: number;
-  /** word index and slot number of the link element */
-  private readonly linkWord: number;
-  private readonly linkSlot: number;
-  private readonly busLo: number;
 
   private commitCount = 0;
-  /** next word to fill, control word of this lap */
-  private word = 0;
-  private cb = 1;
-  /** withheld control word of the first element since the last commit, and its place (-1: nothing put) */
-  private firstWord = -1;
-  private firstControl = 0;
   /** slot of element number doneCount */
   private doneSlot = 0;
   /** the engine is known to be stopped with nothing pending: only then commit() rings */
@@ -122,16 +97,10 @@ export class EdmaChannel implements DmaChannel {
    * @throws Fault E_DMA when the channel number or the list's size is impossible
    */
   constructor(dma: Mmio, info: EdmaChannelInfo, ll: DmaRegion) {
-    const slots = Math.floor(ll.size / LL_BYTES);
-    if (slots <= RESERVED_SLOTS)
-      throw new Fault("E_DMA", `linked list of ${ll.size} bytes holds ${slots} slots, at least 4 are needed`);
+    super(ll);
     if (!(info.index >= 0 && info.index < EDMA_MAX_CHANNELS))
       throw new Fault("E_DMA", `channel ${info.index} of at most ${EDMA_MAX_CHANNELS} a direction`);
-    if (ll.bus % 4 !== 0)
-      throw new Fault("E_DMA", `linked list at bus address 0x${ll.bus.toString(16)}, not 4-aligned`);
     this.dma = dma;
-    this.ll = ll;
-    this.i32 = ll.i32;
     this.isWrite = info.isWrite;
     this.index = info.index;
     this.viewport = info.map === "edma-legacy";
@@ -144,10 +113,6 @@ export class EdmaChannel implements DmaChannel {
     this.llpOff = context + EDMA_CH.CH_LLP_LO;
     this.doorbellOff = info.isWrite ? EDMA.WR_DOORBELL : EDMA.RD_DOORBELL;
     this.intStatusOff = info.isWrite ? EDMA.WR_INT_STATUS : EDMA.RD_INT_STATUS;
-    this.linkSlot = slots - 1;
-    this.linkWord = this.linkSlot * LL_WORDS;
-    this.capacity = slots - RESERVED_SLOTS;
-    this.busLo = ll.bus | 0;
   }
 
   /**
@@ -173,16 +138,8 @@ export class EdmaChannel implements DmaChannel {
     d.st32(this.llpOff + 4, Math.floor(this.ll.bus / 2 ** 32));
   }
 
-  /** First lap: CB 1 against cleared slots. The link's pointer never changes, its control word once a lap. */
   private emptyList(): void {
-    const { i32, linkWord } = this;
-    for (let w = 0; w < linkWord; w += LL_WORDS) i32[w] = 0;
-    i32[linkWord] = CTL_LLP | CTL_TCB;
-    i32[linkWord + LINK_PTR_LO] = this.busLo;
-    i32[linkWord + LINK_PTR_HI] = Math.floor(this.ll.bus / 2 ** 32);
-    this.word = 0;
-    this.cb = 1;
-    this.firstWord = -1;
+    this.clear();
     this.doneSlot = 0;
     this.doneCount = this.putCount;
     this.commitCount = this.putCount;
@@ -195,110 +152,8 @@ export class EdmaChannel implements DmaChannel {
     return this.capacity - ((this.putCount - this.doneCount) | 0);
   }
 
-  put(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): void {
-    const i32 = this.i32;
-    const w = this.word;
-    i32[w + 1] = size;
-    i32[w + 2] = sarLo;
-    i32[w + 3] = sarHi;
-    i32[w + 4] = darLo;
-    i32[w + 5] = darHi;
-    if (this.firstWord < 0) {
-      this.firstWord = w;
-      this.firstControl = this.cb;
-    } else i32[w] = this.cb;
-    this.putCount = (this.putCount + 1) | 0;
-    const next = w + LL_WORDS;
-    if (next === this.linkWord) {
-      // The engine reaches the link only through this lap's last slot, which commit() has not published yet. TCB
-      // flips CCS before the link's CB is looked at, so it carries the next lap's.
-      this.cb ^= 1;
-      i32[next] = CTL_LLP | CTL_TCB | this.cb;
-      this.word = 0;
-    } else this.word = next;
-  }
-
-  /** The same as a call of put() for each, with what a call keeps in fields in locals: a third of the time. */
-  putPieces(src: Pieces, dst: Pieces, bytes: number): number {
-    const { i32, linkWord } = this;
-    const { lo: srcLo, hi: srcHi, len: srcLen } = src;
-    const { lo: dstLo, hi: dstHi, len: dstLen } = dst;
-    let { word: w, cb } = this;
-    let si = 0;
-    let di = 0;
-    let sLo = srcLo[0]!;
-    let sHi = srcHi[0]!;
-    let sLen = srcLen[0]!;
-    let dLo = dstLo[0]!;
-    let dHi = dstHi[0]!;
-    let dLen = dstLen[0]!;
-    let left = bytes;
-    let elements = 0;
-    if (this.firstWord < 0) {
-      this.firstWord = w;
-      this.firstControl = cb;
-    }
-    const first = this.firstWord;
-    for (;;) {
-      let n = sLen < dLen ? sLen : dLen;
-      if (left < n) n = left;
-      if (w !== first) i32[w] = cb;
-      i32[w + 1] = n;
-      i32[w + 2] = sLo;
-      i32[w + 3] = sHi;
-      i32[w + 4] = dLo;
-      i32[w + 5] = dHi;
-      w += LL_WORDS;
-      if (w === linkWord) {
-        cb ^= 1;
-        i32[w] = CTL_LLP | CTL_TCB | cb;
-        w = 0;
-      }
-      elements++;
-      left = (left - n) | 0;
-      if (left <= 0) break;
-      sLen = (sLen - n) | 0;
-      if (sLen === 0) {
-        si++;
-        sLo = srcLo[si]!;
-        sHi = srcHi[si]!;
-        sLen = srcLen[si]!;
-      } else {
-        const next = (sLo + n) | 0;
-        if (next >>> 0 < sLo >>> 0) sHi++;
-        sLo = next;
-      }
-      dLen = (dLen - n) | 0;
-      if (dLen === 0) {
-        di++;
-        dLo = dstLo[di]!;
-        dHi = dstHi[di]!;
-        dLen = dstLen[di]!;
-      } else {
-        const next = (dLo + n) | 0;
-        if (next >>> 0 < dLo >>> 0) dHi++;
-        dLo = next;
-      }
-    }
-    this.word = w;
-    this.cb = cb;
-    this.putCount = (this.putCount + elements) | 0;
-    return elements;
-  }
-
   commit(): void {
-    const first = this.firstWord;
-    if (first < 0) return;
-    const i32 = this.i32;
-    let control = this.firstControl;
-    if (this.lie) {
-      const last = (this.word === 0 ? this.linkWord : this.word) - LL_WORDS;
-      if (last === first) control |= CTL_LIE;
-      else i32[last] |= CTL_LIE;
-    }
-    wmb();
-    i32[first] = control;
-    this.firstWord = -1;
+    if (!this.publish(this.lie)) return;
     this.commitCount = this.putCount;
     if (this.resting) this.ring();
   }

@@ -7,6 +7,7 @@
  * lane B still has some of that, it is held back here until B is done. commit() ends both; the rest goes over lane A.
  */
 import type { DmaChannel } from "./dma-channel.ts";
+import { putEach } from "./pieces.ts";
 
 /** elements on lane A from which on lane B is used: a lone burst needs no second one, and is announced without waiting */
 const BUSY = 8;
@@ -101,6 +102,13 @@ export class StripedChannel implements DmaChannel {
     held[at + 5] = this.b.putCount;
     held[at + 6] = -1;
     this.heldLast = (this.heldLast + 1) | 0;
+  }
+
+  putPieces(src: Int32Array, dst: Int32Array, bytes: number): number {
+    if (this.holding) return putEach(this, src, dst, bytes);
+    const elements = this.lane.putPieces(src, dst, bytes);
+    this.putCount = (this.putCount + elements) | 0;
+    return elements;
   }
 
   commit(): void {

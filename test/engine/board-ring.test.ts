@@ -70,8 +70,8 @@ describe("taking", () => {
     x.desc(7, BASE + BYTES - 64, 64, 0);
     x.offer(3);
     expect([x.eq.available(), x.eq.peek(0), x.eq.segments(3, x.out)]).toEqual([1, 3, 0]);
-    const bus = (i: number): number => (x.out.hi[i]! >>> 0) * 2 ** 32 + (x.out.lo[i]! >>> 0);
-    expect([bus(0), x.out.off[0], bus(1), x.out.off[1], x.out.total]).toEqual([
+    const bus = (i: number): number => (x.out.hi(i) >>> 0) * 2 ** 32 + (x.out.lo(i) >>> 0);
+    expect([bus(0), x.out.off(0), bus(1), x.out.off(1), x.out.total]).toEqual([
       BUS + 0x100,
       0x100,
       BUS + BYTES - 64,
@@ -146,10 +146,10 @@ describe("taking", () => {
       if (off >= 0 && flags === 0) {
         expect([rc, x.out.count]).toEqual([0, 1]);
         expect([x.eq.busLow(off), x.eq.busHigh(off), len, off]).toEqual([
-          x.out.lo[0]!,
-          x.out.hi[0]!,
-          x.out.len[0]!,
-          x.out.off[0]!,
+          x.out.lo(0),
+          x.out.hi(0),
+          x.out.len(0),
+          x.out.off(0),
         ]);
       } else expect(rc < 0 || x.out.count > 1).toBe(true);
     }

@@ -34,8 +34,11 @@ describe("walk", () => {
     expect(walk(t, 0, 8, 3, 0, out)).toBe(0);
     expect(out.count).toBe(3);
     expect(out.total).toBe(113);
-    expect([...out.hi.slice(0, 3)]).toEqual([1, 0, 0]);
-    expect([...out.lo.slice(0, 3)].map((x) => x >>> 0)).toEqual([0x8000_0010, 0xffff_f000, 0x20]);
+    expect([0, 1, 2].map((i) => [out.hi(i), out.lo(i) >>> 0, out.len(i)])).toEqual([
+      [1, 0x8000_0010, 12],
+      [0, 0xffff_f000, 100],
+      [0, 0x20, 1],
+    ]);
   });
 
   test("a chain may use every descriptor of the table, one more link is a loop", () => {
@@ -99,7 +102,7 @@ describe("indirect tables (2.7.5.3)", () => {
     const main = table(4, { 1: [0x5000, 32, IND, 0] });
     const out = new Segments();
     expect(walk(main, 0, 4, 1, 0, out)).toBe(INDIRECT);
-    expect([out.lo[0], out.len[0], out.count]).toEqual([0x5000, 32, 0]);
+    expect([out.lo(0), out.len(0), out.count]).toEqual([0x5000, 32, 0]);
     const t = table(2, { 0: [0x9000, 12, NEXT, 1], 1: [0xa000, 64, 0, 0] });
     expect(walkIndirect(t, 0, 32, 64, 1, 0, out)).toBe(0);
     expect([out.count, out.total]).toEqual([2, 76]);
@@ -124,7 +127,7 @@ describe("indirect tables (2.7.5.3)", () => {
     const out = new Segments();
     const main = table(2, { 0: [0x100, 12, NEXT, 1], 1: [0x5000, 32, IND | WRITE, 0] });
     expect(walk(main, 0, 2, 0, 0, out)).toBe(INDIRECT);
-    expect([out.count, out.total, out.lo[1], out.len[1]]).toEqual([1, 12, 0x5000, 32]);
+    expect([out.count, out.total, out.lo(1), out.len(1)]).toEqual([1, 12, 0x5000, 32]);
     expect(walkIndirect(table(2, { 0: [0x9000, 64, NEXT, 1], 1: [0xa000, 8, 0, 0] }), 0, 32, 32, 0, 0, out)).toBe(0);
     expect([out.count, out.total]).toEqual([3, 84]);
   });

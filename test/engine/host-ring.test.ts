@@ -25,8 +25,8 @@ const segs = (x: Rig, head: number): [number, number][] => {
   x.out.clear();
   expect(x.hq.segments(head, x.out)).toBe(0);
   return Array.from({ length: x.out.count }, (_, i) => [
-    (x.out.hi[i]! >>> 0) * 2 ** 32 + (x.out.lo[i]! >>> 0),
-    x.out.len[i]!,
+    (x.out.hi(i) >>> 0) * 2 ** 32 + (x.out.lo(i) >>> 0),
+    x.out.len(i),
   ]);
 };
 

@@ -1,98 +1,16 @@
 import { describe, expect, test } from "bun:test";
 import { R_LOCAL_ADDRESS } from "../../src/engine/codes.ts";
-import { cutOut, dropFront, emit, localOffset, Segments, translate } from "../../src/engine/segments.ts";
-import type { DmaChannel } from "../../src/hw/dma-channel.ts";
-import { Random } from "../../src/hw/model/random.ts";
+import { cutOut, localOffset, PIECE_OFF, Segments, translate } from "../../src/engine/segments.ts";
 import type { LocalBuffers } from "../../src/hw/net-port.ts";
-
-interface Element {
-  size: number;
-  sar: number;
-  dar: number;
-}
-
-/** Records what is put, nothing else of a channel is used by emit(). */
-function recorder(): { ch: DmaChannel; elements: Element[] } {
-  const elements: Element[] = [];
-  const at = (lo: number, hi: number): number => (hi >>> 0) * 2 ** 32 + (lo >>> 0);
-  const ch = {
-    put: (size: number, sl: number, sh: number, dl: number, dh: number) =>
-      elements.push({ size, sar: at(sl, sh), dar: at(dl, dh) }),
-  } as unknown as DmaChannel;
-  return { ch, elements };
-}
+import { PIECE_WORDS } from "../../src/hw/pieces.ts";
 
 function list(parts: [number, number][]): Segments {
   const s = new Segments();
   for (const [addr, len] of parts) {
-    s.lo[s.count] = addr | 0;
-    s.hi[s.count] = Math.floor(addr / 2 ** 32);
-    s.len[s.count] = len;
-    s.count++;
-    s.total += len;
+    s.append(addr | 0, Math.floor(addr / 2 ** 32), len);
   }
   return s;
 }
-
-/** The byte-by-byte pairing that emit() must equal. */
-function naive(src: [number, number][], dst: [number, number][], bytes: number): [number, number][] {
-  const flat = (parts: [number, number][]): number[] =>
-    parts.flatMap(([a, n]) => Array.from({ length: n }, (_, i) => a + i));
-  const s = flat(src);
-  const d = flat(dst);
-  return Array.from({ length: bytes }, (_, i) => [s[i]!, d[i]!]);
-}
-
-describe("emit", () => {
-  test("one segment each: one element", () => {
-    const { ch, elements } = recorder();
-    expect(emit(ch, list([[0x1000, 100]]), list([[0x2000, 2048]]), 100)).toBe(1);
-    expect(elements).toEqual([{ size: 100, sar: 0x1000, dar: 0x2000 }]);
-  });
-
-  test("addresses carry from the low into the high word on both sides", () => {
-    const { ch, elements } = recorder();
-    emit(
-      ch,
-      list([[0xffff_fff8, 32]]),
-      list([
-        [0x1_ffff_fffc, 8],
-        [0x10, 4],
-        [0x3_ffff_ffff, 99],
-      ]),
-      32,
-    );
-    expect(elements).toEqual([
-      { size: 8, sar: 0xffff_fff8, dar: 0x1_ffff_fffc },
-      { size: 4, sar: 0x1_0000_0000, dar: 0x10 },
-      { size: 20, sar: 0x1_0000_0004, dar: 0x3_ffff_ffff },
-    ]);
-  });
-
-  test("20 000 random pairs equal the byte-by-byte pairing, with the fewest elements", () => {
-    const r = new Random(7);
-    for (let n = 0; n < 20_000; n++) {
-      const parts = (): [number, number][] => {
-        const out: [number, number][] = [];
-        const k = 1 + r.below(5);
-        for (let i = 0; i < k; i++) out.push([r.below(4) * 2 ** 32 + 0xffff_ffc0 + r.below(128), 1 + r.below(40)]);
-        return out;
-      };
-      const src = parts();
-      const dst = parts();
-      const total = (p: [number, number][]): number => p.reduce((a, [, l]) => a + l, 0);
-      const bytes = 1 + r.below(Math.min(total(src), total(dst)));
-      const { ch, elements } = recorder();
-      const count = emit(ch, list(src), list(dst), bytes);
-      expect(count).toBe(elements.length);
-      const got: [number, number][] = elements.flatMap((e) =>
-        Array.from({ length: e.size }, (_, i): [number, number] => [e.sar + i, e.dar + i]),
-      );
-      expect(got).toEqual(naive(src, dst, bytes));
-      expect(count).toBeLessThanOrEqual(src.length + dst.length - 1);
-    }
-  });
-});
 
 const flat = (base: number, busBase: number, size: number): LocalBuffers => ({
   base,
@@ -107,7 +25,7 @@ describe("translate", () => {
   test("one contiguous area: bus address and CPU offset", () => {
     const out = new Segments();
     expect(translate(list([[0x1_0000_0100, 64]]), 0, flat(0x1_0000_0000, 0x2_ffff_ff80, 4096), out)).toBe(0);
-    expect([out.hi[0], out.lo[0]! >>> 0, out.len[0], out.off[0]]).toEqual([3, 0x80, 64, 0x100]);
+    expect([out.hi(0), out.lo(0) >>> 0, out.len(0), out.off(0)]).toEqual([3, 0x80, 64, 0x100]);
   });
 
   test("before, behind and across the end are refused with the address", () => {
@@ -142,7 +60,7 @@ describe("translate", () => {
     };
     const out = new Segments();
     expect(translate(list([[4000, 5000]]), 0, buffers, out)).toBe(0);
-    const rows = Array.from({ length: out.count }, (_, i) => [out.hi[i], out.lo[i]! >>> 0, out.len[i], out.off[i]]);
+    const rows = Array.from({ length: out.count }, (_, i) => [out.hi(i), out.lo(i) >>> 0, out.len(i), out.off(i)]);
     expect(rows).toEqual([
       [0, 0x8000_0fa0, 96, 4000],
       [1, 0x8001_0000, 4096, 4096],
@@ -160,21 +78,21 @@ test("localOffset finds a byte of a split header", () => {
     [0, 1],
     [0, 50],
   ]);
-  s.off.set([100, 300, 500]);
+  for (const [i, off] of [100, 300, 500].entries()) s.rows[i * PIECE_WORDS + PIECE_OFF] = off;
   expect([0, 9, 10, 11, 60, 61].map((i) => localOffset(s, i))).toEqual([100, 109, 300, 500, 549, -1]);
 });
 
-test("dropFront removes whole and partial segments", () => {
+test("cutOut at the front removes whole and partial segments", () => {
   const s = list([
     [0xffff_fffe, 4],
     [0x5000, 8],
     [0x6000, 100],
   ]);
-  s.off.set([1, 2, 3]);
-  dropFront(s, 3);
-  expect([s.count, s.total, s.hi[0], s.lo[0], s.len[0], s.off[0]]).toEqual([3, 109, 1, 1, 1, 4]);
-  dropFront(s, 9);
-  expect([s.count, s.total, s.lo[0], s.len[0]]).toEqual([1, 100, 0x6000, 100]);
+  for (const i of [0, 1, 2]) s.rows[i * PIECE_WORDS + PIECE_OFF] = i + 1;
+  cutOut(s, 0, 3);
+  expect([s.count, s.total, s.hi(0), s.lo(0), s.len(0), s.off(0)]).toEqual([3, 109, 1, 1, 1, 4]);
+  cutOut(s, 0, 9);
+  expect([s.count, s.total, s.lo(0), s.len(0)]).toEqual([1, 100, 0x6000, 100]);
 });
 
 test("cutOut takes bytes out of the middle, over borders and at the ends", () => {
@@ -185,17 +103,13 @@ test("cutOut takes bytes out of the middle, over borders and at the ends", () =>
       [-4, 2, 20],
       [0x3000, 3, 5],
     ] as const) {
-      s.lo[s.count] = lo;
-      s.hi[s.count] = hi;
-      s.len[s.count] = len;
-      s.off[s.count] = 100 * s.count;
-      s.count++;
-      s.total += len;
+      s.rows[s.count * PIECE_WORDS + PIECE_OFF] = 100 * s.count;
+      s.append(lo, hi, len);
     }
     return s;
   };
   const rows = (s: Segments): number[][] =>
-    Array.from({ length: s.count }, (_, i) => [s.lo[i]!, s.hi[i]!, s.len[i]!, s.off[i]!]);
+    Array.from({ length: s.count }, (_, i) => [s.lo(i), s.hi(i), s.len(i), s.off(i)]);
   const inside = make();
   cutOut(inside, 4, 3);
   expect(rows(inside)).toEqual([

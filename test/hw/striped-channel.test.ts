@@ -1,6 +1,7 @@
 /** Two write channels as one: whatever the two lanes do, what was gathered reaches the host after everything before it. */
 import { expect, test } from "bun:test";
 import { CH_ABORT, type DmaChannel } from "../../src/hw/dma-channel.ts";
+import { putEach } from "../../src/hw/pieces.ts";
 import { StripedChannel } from "../../src/hw/striped-channel.ts";
 
 /** A lane that does its elements in order, when the test says so, and tells which one it did. */
@@ -30,6 +31,9 @@ class Lane implements DmaChannel {
     if (this.room() < 1) throw new Error("put without room");
     this.putCount = (this.putCount + 1) | 0;
     this.put_.push(size);
+  }
+  putPieces(src: Int32Array, dst: Int32Array, bytes: number): number {
+    return putEach(this, src, dst, bytes);
   }
   commit(): void {
     this.committed = this.put_.length;
@@ -73,7 +77,15 @@ function rig(from = 0) {
   const ch = new StripedChannel(a, b);
   return { a, b, ch, executed };
 }
-const put = (ch: DmaChannel, id: number): void => ch.put(id, 0, 0, 0, 0);
+/** An element whose size is its number, every third one by way of putPieces(). */
+function put(ch: DmaChannel, id: number): void {
+  if (id % 3 !== 1) {
+    ch.put(id, 0, 0, 0, 0);
+    return;
+  }
+  const piece = Int32Array.of(0, 0, id, 0);
+  expect(ch.putPieces(piece, piece, id)).toBe(1);
+}
 
 test.each([1, 2, 3, 4, 5, 6, 7, 8])(
   "random bursts, lanes of random speed (seed %i): order, and a count that is never ahead",

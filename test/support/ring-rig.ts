@@ -6,7 +6,7 @@
 import { DataPath } from "../../src/engine/datapath.ts";
 import { EdmaFetcher, type Fetcher, WindowFetcher } from "../../src/engine/fetch.ts";
 import { Interrupts } from "../../src/engine/interrupts.ts";
-import type { DirectionLimits } from "../../src/engine/pair-to-host.ts";
+import type { DirectionLimits } from "../../src/engine/tuning.ts";
 import { findCap } from "../../src/hw/dbi.ts";
 import type { DmaChannel } from "../../src/hw/dma-channel.ts";
 import type { DmaRegion } from "../../src/hw/dma-memory.ts";

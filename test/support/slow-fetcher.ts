@@ -3,6 +3,7 @@ import type { Fetcher } from "../../src/engine/fetch.ts";
 import type { DmaChannel } from "../../src/hw/dma-channel.ts";
 import type { DmaRegion } from "../../src/hw/dma-memory.ts";
 import { copy } from "../../src/hw/mem.ts";
+import { putEach } from "../../src/hw/pieces.ts";
 import type { TestMemory } from "./ring-memory.ts";
 
 export interface Copy {
@@ -112,6 +113,9 @@ export class NoteChannel implements DmaChannel {
     if (this.room() < 1) throw new Error("put without room");
     this.puts.push({ bytes, sar: word(sLo, sHi), dar: word(dLo, dHi) });
     this.putCount = (this.putCount + 1) | 0;
+  }
+  putPieces(src: Int32Array, dst: Int32Array, bytes: number): number {
+    return putEach(this, src, dst, bytes);
   }
   commit(): void {
     this.commits++;

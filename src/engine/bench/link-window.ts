@@ -176,7 +176,7 @@ export class WindowRig extends LinkRig {
     const ch = toHost ? this.wr : this.rd;
     let [si, di, so, d0, left] = [0, 0, 0, 0, total];
     while (left > 0) {
-      const n = Math.min(left, src.len[si]! - so, dst.len[di]! - d0);
+      const n = Math.min(left, src.len(si) - so, dst.len(di) - d0);
       const s = bus(src, si) + so;
       const d = bus(dst, di) + d0;
       if (this.byDma) {
@@ -186,11 +186,11 @@ export class WindowRig extends LinkRig {
       left -= n;
       so += n;
       d0 += n;
-      if (so === src.len[si]) {
+      if (so === src.len(si)) {
         si++;
         so = 0;
       }
-      if (d0 === dst.len[di]) {
+      if (d0 === dst.len(di)) {
         di++;
         d0 = 0;
       }
@@ -269,4 +269,4 @@ export class WindowRig extends LinkRig {
   }
 }
 
-const bus = (s: Segments, i: number): number => (s.hi[i]! >>> 0) * TWO32 + (s.lo[i]! >>> 0);
+const bus = (s: Segments, i: number): number => (s.hi(i) >>> 0) * TWO32 + (s.lo(i) >>> 0);
