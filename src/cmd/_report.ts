@@ -15,8 +15,9 @@ const count = v.pipe(v.number(), v.integer(), v.minValue(0));
 const spread = v.object({ min: positive, median: positive, max: positive });
 
 export const BenchRowSchema = v.object({
-  /** what moved: for example "to_host", "to_board", "both" */
-  case: v.string(),
+  /** as in `bench link`: whose data path, and which way frames went */
+  design: v.string(),
+  direction: v.string(),
   /** bytes of a frame without the virtio-net header */
   frame_bytes: count,
   /** frames each sender hands over together */
@@ -25,7 +26,7 @@ export const BenchRowSchema = v.object({
   frames: count,
   runs: count,
   /** CPU time of the engine's thread a frame */
-  cpu_ns_per_frame: spread,
+  ns_per_frame: spread,
   /** millions of frames a second by the clock on the wall */
   mpps: spread,
   /** 10^9 bits of frames a second */
@@ -46,7 +47,7 @@ export const BenchRowSchema = v.object({
   /** linked-list elements of the DMA a frame, ring words included */
   elements_per_frame: v.nullable(positive),
   /** blocks of memory that the JavaScript heap took while it was measured */
-  heap_growth_bytes: v.nullable(v.number()),
+  bytes_allocated: v.nullable(v.number()),
   /** CPU time over wall time: below about 0.9 somebody else was on this CPU, and the wall figures are too low */
   cpu_share: v.nullable(positive),
 });
@@ -159,7 +160,7 @@ export function machineLine(r: BenchReport): string {
 /** Medians in the manner of perftest; the spread of the CPU cost behind them. */
 export function reportTable(r: BenchReport): string {
   const head = [
-    "case",
+    "direction",
     "bytes",
     "batch",
     "ns/frame",
@@ -172,12 +173,12 @@ export function reportTable(r: BenchReport): string {
     "el/frame",
   ];
   const rows = r.rows.map((x) => [
-    x.case,
+    x.direction,
     x.frame_bytes,
     x.batch === null ? null : Number(x.batch.toFixed(1)),
-    significant(x.cpu_ns_per_frame.median),
-    significant(x.cpu_ns_per_frame.min),
-    significant(x.cpu_ns_per_frame.max),
+    significant(x.ns_per_frame.median),
+    significant(x.ns_per_frame.min),
+    significant(x.ns_per_frame.max),
     significant(x.mpps.median),
     optional(x.block_p50_ns),
     optional(x.block_p999_ns),
@@ -188,7 +189,8 @@ export function reportTable(r: BenchReport): string {
 }
 
 export interface Comparison {
-  case: string;
+  design: string;
+  direction: string;
   frame_bytes: number;
   batch: number | null;
   a_ns: number;
@@ -199,18 +201,19 @@ export interface Comparison {
   significant: boolean;
 }
 
-/** Rows of the same case, size and batch side by side. */
+/** Rows of the same design, direction, size and batch side by side. */
 export function compareReports(a: BenchReport, b: BenchReport): Comparison[] {
-  const key = (r: BenchRow): string => `${r.case} ${r.shape} ${r.frame_bytes} ${r.batch}`;
+  const key = (r: BenchRow): string => `${r.design} ${r.direction} ${r.shape} ${r.frame_bytes} ${r.batch}`;
   const out: Comparison[] = [];
   const rest = [...b.rows];
   for (const x of a.rows) {
     const at = rest.findIndex((r) => key(r) === key(x));
     if (at < 0) continue;
     const [y] = rest.splice(at, 1);
-    const [p, q] = [x.cpu_ns_per_frame, y.cpu_ns_per_frame];
+    const [p, q] = [x.ns_per_frame, y.ns_per_frame];
     out.push({
-      case: x.case,
+      design: x.design,
+      direction: x.direction,
       frame_bytes: x.frame_bytes,
       batch: x.batch,
       a_ns: p.median,
@@ -224,9 +227,9 @@ export function compareReports(a: BenchReport, b: BenchReport): Comparison[] {
 
 export function comparisonTable(rows: readonly Comparison[]): string {
   return tableText(
-    ["case", "bytes", "batch", "a ns/frame", "b ns/frame", "b/a", "beyond noise"],
+    ["direction", "bytes", "batch", "a ns/frame", "b ns/frame", "b/a", "beyond noise"],
     rows.map((r) => [
-      r.case,
+      r.direction,
       r.frame_bytes,
       r.batch,
       significant(r.a_ns),

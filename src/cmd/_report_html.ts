@@ -28,13 +28,13 @@ interface Plot {
 }
 
 const PLOTS: readonly Plot[] = [
-  { title: "CPU time of the engine a frame", unit: "ns/frame", of: (r) => r.cpu_ns_per_frame },
+  { title: "CPU time of the engine a frame", unit: "ns/frame", of: (r) => r.ns_per_frame },
   { title: "Data rate", unit: "Gb/s", of: (r) => r.gbps },
 ];
 
-/** What one curve is of: the case, and the batch when there are several. */
+/** What one curve is of: the direction, and the batch when there are several. */
 function seriesName(r: BenchRow, rows: readonly BenchRow[]): string {
-  return rows.some((x) => x.batch !== r.batch) && r.batch !== null ? `${r.case}, batch ${r.batch}` : r.case;
+  return rows.some((x) => x.batch !== r.batch) && r.batch !== null ? `${r.direction}, batch ${r.batch}` : r.direction;
 }
 
 function svg(rows: readonly BenchRow[], plot: Plot): string {

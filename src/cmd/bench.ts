@@ -54,8 +54,8 @@ const args = {
     type: "string",
     alias: "w",
     valueHint: "N",
-    default: "300000",
-    description: "cpu: frames before the first one of each row; the compiler needs some 100000",
+    default: "3000000",
+    description: "cpu: frames before the first one of each row; the compiler needs some 2000000",
   },
   shape: {
     type: "enum",
@@ -214,7 +214,7 @@ export default defineCommand({
     const report = newReport(mode, null, { ...options });
     for (const row of measure(options)) {
       report.rows.push(row);
-      out.log.debug(`${row.case} ${row.frame_bytes} B: ${row.cpu_ns_per_frame.median.toFixed(1)} ns/frame`);
+      out.log.debug(`${row.direction} ${row.frame_bytes} B: ${row.ns_per_frame.median.toFixed(1)} ns/frame`);
     }
     for (const w of reportWarnings(report)) out.log.warn(w);
     writeReport(args, report, () => reportHtml(report));

@@ -1,6 +1,7 @@
 /** What `bench` asks for, as rows: every size, direction and batch, each measured by bench/cpu.ts. */
+import type { Direction } from "../hw/model/timing.ts";
 import { measureCpu, type Spread } from "./bench/cpu.ts";
-import { type Direction, SHAPES, type Shape } from "./bench/rig.ts";
+import { SHAPES, type Shape } from "./bench/rig.ts";
 
 export { SHAPES, type Shape };
 
@@ -16,7 +17,9 @@ export interface BenchOptions {
 
 /** One line of the report; src/cmd has its schema. */
 export interface BenchResult {
-  case: Direction;
+  /** as in `bench link`; there is one here */
+  design: "epnic";
+  direction: Direction;
   shape: Shape;
   frame_bytes: number;
   /** frames the engine takes up in a turn at the most, and mean of turns with work */
@@ -24,7 +27,7 @@ export interface BenchResult {
   burst: number;
   frames: number;
   runs: number;
-  cpu_ns_per_frame: Spread;
+  ns_per_frame: Spread;
   mpps: Spread;
   gbps: Spread;
   block_frames: number;
@@ -34,11 +37,11 @@ export interface BenchResult {
   spin_p999_ns: number;
   block_steps_ns: number[];
   elements_per_frame: number;
-  heap_growth_bytes: number;
+  bytes_allocated: number;
   cpu_share: number;
 }
 
-const DIRECTIONS: readonly Direction[] = ["to_host", "to_board", "both"];
+const DIRECTIONS: readonly Direction[] = ["ep_to_host", "host_to_ep", "both"];
 const over = (s: Spread, n: number): Spread => ({ min: n / s.max, median: n / s.median, max: n / s.min });
 
 /** Run everything asked for, a row after the other. Rates are what one CPU could do at that cost. */
@@ -52,14 +55,15 @@ export function* measure(o: BenchOptions): Generator<BenchResult> {
         const used = process.cpuUsage(cpu);
         const share = ((used.user + used.system) * 1000) / (Bun.nanoseconds() - wall);
         yield {
-          case: direction,
+          design: "epnic",
+          direction,
           shape: o.shape,
           frame_bytes: frameBytes,
           batch,
           burst: r.burst,
           frames: r.frames,
           runs: o.runs,
-          cpu_ns_per_frame: r.ns_per_frame,
+          ns_per_frame: r.ns_per_frame,
           mpps: over(r.ns_per_frame, 1000),
           gbps: over(r.ns_per_frame, 8 * frameBytes),
           block_frames: r.block_frames,
@@ -69,7 +73,7 @@ export function* measure(o: BenchOptions): Generator<BenchResult> {
           spin_p999_ns: r.spin_p999_ns,
           block_steps_ns: r.block_steps_ns,
           elements_per_frame: r.elements_per_frame,
-          heap_growth_bytes: r.bytes_allocated,
+          bytes_allocated: r.bytes_allocated,
           cpu_share: Math.min(1, share),
         };
       }

@@ -25,12 +25,13 @@ const dir = mkdtempSync(join(tmpdir(), "epnic-report-"));
 afterAll(() => rmSync(dir, { recursive: true }));
 
 const row = (name: string, bytes: number, ns: number, more: Partial<BenchRow> = {}): BenchRow => ({
-  case: name,
+  design: "epnic",
+  direction: name,
   frame_bytes: bytes,
   batch: 32,
   frames: 1_000_000,
   runs: 3,
-  cpu_ns_per_frame: { min: ns * 0.95, median: ns, max: ns * 1.1 },
+  ns_per_frame: { min: ns * 0.95, median: ns, max: ns * 1.1 },
   mpps: { min: 900 / ns, median: 1000 / ns, max: 1050 / ns },
   gbps: { min: (7.2 * bytes) / ns, median: (8 * bytes) / ns, max: (8.4 * bytes) / ns },
   shape: "single",
@@ -42,7 +43,7 @@ const row = (name: string, bytes: number, ns: number, more: Partial<BenchRow> = 
   block_steps_ns: null,
   spin_p999_ns: null,
   elements_per_frame: null,
-  heap_growth_bytes: 0,
+  bytes_allocated: 0,
   cpu_share: 0.99,
   ...more,
 });
@@ -61,10 +62,10 @@ const report = (rows: BenchRow[]): BenchReport => ({
   rows,
 });
 const SAMPLE = report([
-  row("to_host", 60, 101.5),
-  row("to_host", 1514, 103.25),
-  row("to_board", 60, 95, { block_p50_ns: 1500, block_p999_ns: 12345, spin_p999_ns: 9000, elements_per_frame: 2.06 }),
-  row("to_board", 1514, 96),
+  row("ep_to_host", 60, 101.5),
+  row("ep_to_host", 1514, 103.25),
+  row("host_to_ep", 60, 95, { block_p50_ns: 1500, block_p999_ns: 12345, spin_p999_ns: 9000, elements_per_frame: 2.06 }),
+  row("host_to_ep", 1514, 96),
 ]);
 
 test("a new report knows this machine and is valid", () => {
@@ -105,11 +106,11 @@ describe("the page", () => {
   test("the distribution of block times, at the least and the greatest size, where a row has it", () => {
     const steps = { block_frames: 32, block_steps_ns: [800, 850, 900, 960, 1000, 1100, 2000, 5000, 90000] };
     const html = reportHtml(
-      report([row("to_host", 60, 30, steps), row("to_host", 512, 30, steps), row("both", 1514, 30)]),
+      report([row("ep_to_host", 60, 30, steps), row("ep_to_host", 512, 30, steps), row("both", 1514, 30)]),
     );
     expect(html).toContain("Distribution of block times, 60 bytes a frame");
-    expect(html).toContain("to_host, 50: 30.0 ns/frame");
-    expect(html).toContain("to_host, greatest: 2.81e+3 ns/frame");
+    expect(html).toContain("ep_to_host, 50: 30.0 ns/frame");
+    expect(html).toContain("ep_to_host, greatest: 2.81e+3 ns/frame");
     expect(html).not.toContain("512 bytes a frame");
     expect(html).not.toContain("1514 bytes a frame");
   });
@@ -123,12 +124,15 @@ describe("--compare", () => {
   const a = join(dir, "a.json");
   const b = join(dir, "b.json");
   writeFileSync(a, JSON.stringify(SAMPLE));
-  writeFileSync(b, JSON.stringify(report([row("to_host", 60, 150), row("to_host", 1514, 104), row("new", 60, 1)])));
+  writeFileSync(
+    b,
+    JSON.stringify(report([row("ep_to_host", 60, 150), row("ep_to_host", 1514, 104), row("new", 60, 1)])),
+  );
   test("rows of the same case and size, with what is beyond noise", () => {
     const rows = compareReports(readReport(a), readReport(b));
-    expect(rows.map((r) => [r.case, r.frame_bytes, r.significant])).toEqual([
-      ["to_host", 60, true],
-      ["to_host", 1514, false],
+    expect(rows.map((r) => [r.direction, r.frame_bytes, r.significant])).toEqual([
+      ["ep_to_host", 60, true],
+      ["ep_to_host", 1514, false],
     ]);
     expect(rows[0].ratio).toBeCloseTo(1.478, 3);
   });
@@ -222,13 +226,13 @@ test("bench cpu measures, prints and writes", async () => {
     html,
   ]);
   expect(r.status).toBe(0);
-  expect(r.stdout.split("\n")[1]).toMatch(/^CASE +BYTES +BATCH +NS\/FRAME/);
+  expect(r.stdout.split("\n")[1]).toMatch(/^DIRECTION +BYTES +BATCH +NS\/FRAME/);
   const report = readReport(json);
-  expect(report.rows.map((x) => x.case)).toEqual(["to_host", "to_board", "both"]);
+  expect(report.rows.map((x) => x.direction)).toEqual(["ep_to_host", "host_to_ep", "both"]);
   for (const x of report.rows) {
     expect(x.frames).toBeGreaterThanOrEqual(20000);
-    expect(x.cpu_ns_per_frame.median).toBeGreaterThan(10);
-    expect(x.cpu_ns_per_frame.min).toBeLessThanOrEqual(x.cpu_ns_per_frame.median);
+    expect(x.ns_per_frame.median).toBeGreaterThan(10);
+    expect(x.ns_per_frame.min).toBeLessThanOrEqual(x.ns_per_frame.median);
   }
   expect(await Bun.file(html).text()).toContain("<svg");
   const j = await cli(["bench", "cpu", "-s", "60", "-n", "1000", "-w", "0", "-r", "1", "-j", "-q"]);

@@ -2,9 +2,10 @@
 import { expect, test } from "bun:test";
 import { measureCpu } from "../../src/engine/bench/cpu.ts";
 import { heapBlocks } from "../../src/engine/bench/heap.ts";
-import { CpuRig, type Direction } from "../../src/engine/bench/rig.ts";
+import { CpuRig } from "../../src/engine/bench/rig.ts";
 import { HDR, rxBuffer, SHAPES, type Shape, txPieces } from "../../src/engine/bench/side.ts";
 import { TUNING } from "../../src/engine/tuning.ts";
+import type { Direction } from "../../src/hw/model/timing.ts";
 
 test.each(SHAPES.map((s) => [s] as const))("shape %s: the pieces are the frame, with header", (shape) => {
   for (const bytes of [60, 64, 78, 1500, 9000, 65000]) {
@@ -34,7 +35,7 @@ test.each([
   ["frags32k", 65000, 1],
   ["tso", 65000, 4],
 ] as const)("%s, %i bytes, batch %i: every frame arrives at both drivers, whole", (shape, bytes, batch) => {
-  for (const direction of ["to_host", "to_board", "both"] as const) {
+  for (const direction of ["ep_to_host", "host_to_ep", "both"] as const) {
     const rig = blocks(shape, direction, bytes, batch, 3000);
     const { toHost, toBoard } = rig.dp;
     const sent = { host: toHost.frames, board: toBoard.frames };
@@ -46,7 +47,7 @@ test.each([
     expect(rig.host.receivedBytes).toBeGreaterThanOrEqual(sent.host * (bytes + HDR));
     expect(rig.board.receivedBytes).toBeGreaterThanOrEqual(sent.board * (bytes + HDR));
     expect(toHost.dropped + toBoard.dropped).toBe(0);
-    expect(direction === "to_board" ? toHost.frames : toBoard.frames).toBe(direction === "both" ? toBoard.frames : 0);
+    expect(direction === "host_to_ep" ? toHost.frames : toBoard.frames).toBe(direction === "both" ? toBoard.frames : 0);
     rig.close();
   }
 });

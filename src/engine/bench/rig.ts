@@ -3,6 +3,7 @@
  */
 import { ChunkMemory } from "../../hw/dma-chunk.ts";
 import { fence, mapAnonymous, unmap } from "../../hw/mem.ts";
+import type { Direction } from "../../hw/model/timing.ts";
 import type { LocalBuffers, NetPort } from "../../hw/net-port.ts";
 import { DataPath } from "../datapath.ts";
 import { EdmaFetcher } from "../fetch.ts";
@@ -12,7 +13,6 @@ import { addresses, buffersSpan, HDR, RING_SPAN, rxBuffer, SHAPES, type Shape, S
 import { StandIn } from "./stand-in.ts";
 
 export { SHAPES, type Shape };
-export type Direction = "to_host" | "to_board" | "both";
 
 // low words beyond 2^31 and addresses beyond 4 GiB on purpose
 const BOARD_BUS = 0x4_c000_0000;
@@ -147,11 +147,11 @@ export class CpuRig {
     this.dma.step();
     this.host.reap();
     this.board.reap();
-    if (o.direction !== "to_board") {
+    if (o.direction !== "host_to_ep") {
       this.host.refill();
       this.board.send(block);
     }
-    if (o.direction !== "to_host") {
+    if (o.direction !== "ep_to_host") {
       this.board.refill();
       this.host.send(block);
     }
