@@ -1,5 +1,5 @@
 /** What `bench` asks for, as rows: every size, direction and batch, each measured by bench/cpu.ts. */
-import type { Direction } from "../hw/model/timing.ts";
+import type { Direction } from "../hw/model/open-model.ts";
 import { measureCpu, type Spread } from "./bench/cpu.ts";
 import { SHAPES, type Shape } from "./bench/rig.ts";
 

@@ -3,7 +3,7 @@
  */
 import { ChunkMemory } from "../../hw/dma-chunk.ts";
 import { fence, mapAnonymous, unmap } from "../../hw/mem.ts";
-import type { Direction } from "../../hw/model/timing.ts";
+import type { Direction } from "../../hw/model/open-model.ts";
 import type { LocalBuffers, NetPort } from "../../hw/net-port.ts";
 import { DataPath } from "../datapath.ts";
 import { EdmaFetcher } from "../fetch.ts";
