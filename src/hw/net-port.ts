@@ -71,7 +71,7 @@ export interface NetPort {
   readonly rx: LocalRing;
   readonly tx: LocalRing;
   readonly buffers: LocalBuffers;
-  /** The device-readable TX header may be overwritten in place (true for TAP: we are its driver as well). */
+  /** The device-readable TX header may be overwritten in place: its driver does not look at it again. */
   readonly txHeaderWritable: boolean;
   /** A frame for the board may be spread over several buffers of `rx` (its driver negotiated MRG_RXBUF). */
   readonly rxMergeable: boolean;

@@ -9,12 +9,14 @@ import { type LinkRig, type LinkRigOptions, shapeOf } from "./link-rig.ts";
 import { WindowRig } from "./link-window.ts";
 
 export { type Direction, PRESETS };
-/** epnic-vduse: a header element a frame, pieces of 4 KiB, two write channels; that is what VDUSE makes of epnic */
+/** epnic-vduse: pieces of 4 KiB, two write channels; that is what VDUSE makes of epnic */
 export const DESIGNS = ["epnic", "epnic-vduse", "edma-per-frame", "memcpy-window"] as const;
 export type Design = (typeof DESIGNS)[number];
 
 /** A host that does not tell its avail index: what is for looks shows beside such a one. */
 const DEAF = { notices: false };
+
+const VDUSE: Variant = { ...FULL, lanes: 2 };
 
 /** What can be left out of epnic, each alone; what is for looks, and "notify-data" itself. */
 export const WITHOUT = {
@@ -35,10 +37,12 @@ export const WITHOUT = {
   guess: { ...FULL, tuning: { guess: false } },
   "lazy-used": { ...FULL, tuning: { lazyTurns: 0 } },
   "header-in-place": FULL,
-  /** of epnic-vduse */
   "second-channel": FULL,
+  "equal-headers": VDUSE,
 } as const satisfies Record<string, Variant>;
 export type Without = keyof typeof WITHOUT;
+/** rows of epnic-vduse. equal-headers: the host's header is longer than the board's (Linux from 6.17), so it is an element of its own */
+const OF_VDUSE: readonly Without[] = ["second-channel", "equal-headers"];
 
 export interface LinkBenchOptions {
   readonly presets: readonly string[];
@@ -84,7 +88,7 @@ const LONE_FRAMES = 200;
 
 function openRig(design: Design, without: Without | null, o: LinkRigOptions): LinkRig {
   if (design === "epnic") return new EpnicRig(o, without === null ? FULL : WITHOUT[without]);
-  if (design === "epnic-vduse") return new EpnicRig(o, without === null ? { ...FULL, lanes: 2 } : WITHOUT[without]);
+  if (design === "epnic-vduse") return new EpnicRig(o, without === null ? VDUSE : WITHOUT[without]);
   return new WindowRig(o, design === "edma-per-frame");
 }
 
@@ -119,7 +123,7 @@ function measureRow(
     frameBytes,
     shape,
     ring: shape === "single" ? 256 : 1024,
-    patch: design !== "epnic-vduse" && without !== "header-in-place",
+    patch: without !== "header-in-place" && without !== "equal-headers",
     turnNs: o.turnNs,
     frameNs: o.frameNs,
   };
@@ -181,6 +185,6 @@ export function* measureLink(o: LinkBenchOptions): Generator<LinkRow> {
     for (const without of Object.keys(WITHOUT) as Without[])
       for (const direction of ["ep_to_host", "host_to_ep"] as const)
         for (const size of o.sizes)
-          yield measureRow(preset, without === "second-channel" ? "epnic-vduse" : "epnic", without, direction, size, o);
+          yield measureRow(preset, OF_VDUSE.includes(without) ? "epnic-vduse" : "epnic", without, direction, size, o);
   }
 }

@@ -253,7 +253,11 @@ export class TimedDma {
       this.#push(now + this.timing.elementNs, NEXT, lane);
       return;
     }
-    const most = lane.ch.isWrite ? Math.min(WRITE_PACKETS * this.wire.mps, CHUNK) : CHUNK;
+    const { wire } = this;
+    // An odd start costs one packet more, not one a chunk: chunks end where a packet does.
+    const most = lane.ch.isWrite
+      ? Math.min(WRITE_PACKETS * wire.mps, CHUNK) - (lane.dst % Math.min(wire.mps, CHUNK))
+      : CHUNK - (lane.src % Math.min(wire.mrrs, CHUNK));
     let size = lane.left < most ? lane.left : most;
     if (!lane.ch.isWrite) {
       size = this.wire.requestable(lane.src, size, now);

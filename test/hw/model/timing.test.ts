@@ -297,10 +297,10 @@ describe("packet sizes are those of Device Control", () => {
   test("after a reset they are the link's; the host may change them, and the packets follow", () => {
     const b = quick();
     expect(b.model.cfgRead(0x78, 2)).toBe(0x0810 | (1 << 5) | (2 << 12));
-    const count = (): [number, number] => {
+    const count = (odd = 0): [number, number] => {
       const { tlpWrites, tlpReads } = b.model.stats;
-      b.list.data(0, CTL_CB, 4096, b.data.bus, HOST_BASE);
-      b.list.data(9, CTL_CB, 4096, HOST_BASE, b.data.bus + 8192);
+      b.list.data(0, CTL_CB, 4096, b.data.bus, HOST_BASE + odd);
+      b.list.data(9, CTL_CB, 4096, HOST_BASE + odd, b.data.bus + 8192);
       b.wr.start(b.list.slot(0));
       b.rd.start(b.list.slot(9));
       drain(b);
@@ -310,6 +310,8 @@ describe("packet sizes are those of Device Control", () => {
     expect(count()).toEqual([16, 8]);
     devctl(b, 128, 128);
     expect(count()).toEqual([32, 32]);
+    // an odd start is one packet more, however long the element is
+    expect(count(78)).toEqual([33, 33]);
     devctl(b, 512, 4096);
     // a chunk of the model ends a packet: 2 KiB
     expect(count()).toEqual([8, 2]);
