@@ -25,17 +25,17 @@ export class BoardRing {
   private ring: LocalRing;
   private buffers: LocalBuffers;
   private table: Int32Array;
+  desc: Int32Array;
   avail: Uint16Array;
   usedElem: Uint32Array;
   private readonly raw: Segments;
 
   /** buffers that gather() found */
   gathered = 0;
-  // base and bus address of the buffers as int32 words, for locate()
-  desc: Int32Array;
   private u8: Uint8Array;
-  /** the buffers as words, for what is at an even offset */
+  /** `bytes` in 16-bit words, for what is at an even offset there */
   u16: Uint16Array;
+  // base and bus address of the buffers as int32 words, for locate()
   private baseLo = 0;
   private baseHi = 0;
   private busLo = 0;

@@ -236,7 +236,7 @@ export class PairToBoard {
     const stamped = this.eqHdrLen >= 12;
     const patch = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS) : -1;
     const patch1 = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS + 1) : 0;
-    const simple = k === 1 && patch1 === patch + 1 && (patch & 1) === patch >>> 31;
+    const simple = k === 1 && patch1 === patch + 1 && (patch < 0 || (patch & 1) === 0);
     this.long = src.count + dst.count > 2;
     if (grow < 0) cutOut(src, this.eqHdrLen, -grow);
     else if (grow > 0) cutOut(dst, this.hdrLen, grow);
@@ -250,6 +250,7 @@ export class PairToBoard {
     hq.stageUnused(0, head);
     hq.consume(1);
     this.ready -= k;
+    // -1 >> 1 is BARE
     this.record(simple ? patch >> 1 : DROPPED - k, total);
     this.begun++;
     this.frames++;

@@ -31,7 +31,7 @@ export interface LocalRing {
 export interface LocalBuffers {
   readonly base: number;
   readonly busBase: number;
-  /** CPU view of all buffers, also used to patch the header in place */
+  /** CPU view of all buffers, from an even address on; also used to patch the header in place */
   readonly u8: Uint8Array;
   readonly pageBusLo: Int32Array | null;
   readonly pageBusHi: Int32Array | null;
