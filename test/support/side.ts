@@ -18,6 +18,8 @@ export interface Chain {
 export class Side {
   readonly rx: DriverRing;
   readonly tx: DriverRing;
+  /** bytes by which buffers are off the 64-byte line */
+  shift = 0;
   private at: number;
   private readonly lo = new Int32Array(1024);
   private readonly hi = new Int32Array(1024);
@@ -51,10 +53,9 @@ export class Side {
 
   /** Bus address of `bytes` bytes nobody else uses, with a gap in front. */
   alloc(bytes: number): number {
-    this.at = (this.at + 64 + 63) & ~63;
-    const at = this.at;
+    const at = ((this.at + 64 + 63) & ~63) + this.shift;
     if (at + bytes > this.u8.length) throw new Error("the side's memory is used up");
-    this.at += bytes;
+    this.at = at + bytes;
     return this.base + at;
   }
 

@@ -1,0 +1,96 @@
+/** num_buffers (VIRTIO 1.2 5.1.6.4.1) wherever the header lies, on the short ways and the long one: it is set, nothing else is. */
+import { describe, expect, test } from "bun:test";
+import { type Chain, frame, RingRig, withBuffers } from "../support/ring-rig.ts";
+import type { Side } from "../support/side.ts";
+
+const BUFFER = 200;
+
+/** Bytes next to the pieces of a chain that are not as the side's memory was: 0. */
+function strays(side: Side, c: Chain): number[] {
+  return c.addr.flatMap((a, i) => [...side.bytes(a - 8, 8), ...side.bytes(a + c.lens[i]!, 8)]).filter((b) => b !== 0);
+}
+
+/** What a receive buffer holds when `f` has come into it alone. */
+function filled(f: Uint8Array, hdrLen: number): Uint8Array {
+  const out = new Uint8Array(BUFFER).fill(0xee);
+  out.set(hdrLen < 12 ? f : withBuffers(f, 1));
+  return out;
+}
+
+/** Where the buffers of a frame are cut. */
+const CUTS: [string, number[]][] = [
+  ["one piece", [BUFFER]],
+  ["cut between the two bytes", [11, BUFFER - 11]],
+  ["cut in front of them", [10, BUFFER - 10]],
+  ["cut behind them", [12, BUFFER - 12]],
+];
+
+describe.each([10, 12, 24])("header of %d bytes", (hdrLen) => {
+  for (const [name, cuts] of CUTS)
+    test.each([
+      [1, false],
+      [1, true],
+      [3, false],
+      [3, true],
+    ])(`${name}: %d frames at a time, patched in place %p`, (count, patch) => {
+      for (const shift of [0, 1, 2, 63]) {
+        const rig = new RingRig({ hdrLen, patch, mergeable: hdrLen >= 12, boardMergeable: hdrLen >= 12 });
+        rig.host.shift = rig.board.shift = shift;
+        const to = Array.from({ length: count }, () => ({ host: rig.host.post(cuts), board: rig.board.post(cuts) }));
+        const sent = to.map((_, i) => {
+          const f = frame(hdrLen, 60 + i, 5 + i);
+          const lens = [...cuts.slice(0, -1), f.length - (BUFFER - cuts.at(-1)!)];
+          return { f, board: rig.board.send(f, lens, true), host: rig.host.send(f, lens, true) };
+        });
+        rig.board.tx.publish();
+        rig.host.tx.publish();
+        rig.settle();
+        expect([rig.dp.toHost.frames, rig.dp.toBoard.frames]).toEqual([count, count]);
+        for (const [i, c] of to.entries()) {
+          const { f, board, host } = sent[i]!;
+          const want = filled(f, hdrLen);
+          expect(rig.host.gather(c.host, BUFFER)).toEqual(want);
+          expect(rig.board.gather(c.board, BUFFER)).toEqual(want);
+          expect(rig.used(rig.host.rx, i)).toEqual({ id: c.host.head, len: f.length });
+          expect(rig.used(rig.board.rx, i)).toEqual({ id: c.board.head, len: f.length });
+          const around = [
+            strays(rig.host, c.host),
+            strays(rig.board, c.board),
+            strays(rig.host, host),
+            strays(rig.board, board),
+          ];
+          expect(around).toEqual([[], [], [], []]);
+          // The board's own header may be written where it said so, and only these two bytes of it.
+          const left = patch && hdrLen >= 12 ? withBuffers(f, 1) : f;
+          expect(rig.board.gather(board, f.length)).toEqual(left);
+          expect(rig.host.gather(host, f.length)).toEqual(f);
+        }
+        rig.close();
+      }
+    });
+});
+
+test("what is known of frames over many buffers goes around its ring: every used length is right", () => {
+  const rig = new RingRig({ boardQueue: 256, limits: { burst: 64, inflightBytes: 1 << 20 } });
+  const marks = [rig.host.mark, rig.board.mark];
+  // 120 buffers a frame are 122 words of 65536.
+  for (let n = 0; n < 600; n++) {
+    rig.host.rewind(marks[0]!);
+    rig.board.rewind(marks[1]!);
+    const chains = Array.from({ length: 120 }, () => rig.board.post([13]));
+    const f = frame(12, 119 * 13 - 12 + 1 + (n % 13), n);
+    rig.host.send(f);
+    for (let i = 0; i < 500 && rig.dp.toBoard.frames === n; i++) rig.turns(1);
+    rig.settle();
+    const got = chains.map((c) => {
+      expect(rig.board.rx.take()).toBe(c.head);
+      return rig.board.rx.usedLen;
+    });
+    expect(got).toEqual(chains.map((_, i) => (i < 119 ? 13 : 1 + (n % 13))));
+    expect(rig.host.tx.take()).toBeGreaterThanOrEqual(0);
+    const bytes = new Uint8Array(f.length);
+    for (const [i, c] of chains.entries()) bytes.set(rig.board.gather(c, got[i]!), 13 * i);
+    expect(Buffer.compare(bytes, withBuffers(f, 120))).toBe(0);
+  }
+  rig.close();
+}, 30_000);
