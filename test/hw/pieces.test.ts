@@ -40,6 +40,8 @@ function byPut(): Pairer {
 class ReadBack extends EdmaList {
   private at = 0;
   private ccs = 1;
+  /** of the elements taken last, whether they raise the done status */
+  raised: boolean[] = [];
   constructor(slots: number) {
     const bytes = slots * LL_BYTES;
     const memory = new ChunkMemory([{ ptr: mapAnonymous(8192), bus: 0x7_ffff_f000, size: 8192 }], "");
@@ -49,6 +51,7 @@ class ReadBack extends EdmaList {
   taken(): Element[] {
     const out: Element[] = [];
     const { i32 } = this.ll;
+    this.raised = [];
     for (;;) {
       const ctl = i32[this.at]!;
       if ((ctl & CTL_LLP) !== 0) {
@@ -59,6 +62,7 @@ class ReadBack extends EdmaList {
       }
       if ((ctl & CTL_CB) !== this.ccs) return out;
       const w = this.at;
+      this.raised.push((ctl & CTL_LIE) !== 0);
       out.push({
         size: i32[w + 1]!,
         sar: word(i32[w + 2]!, i32[w + 3]!),
@@ -69,9 +73,6 @@ class ReadBack extends EdmaList {
   }
   show(lie = false): boolean {
     return this.publish(lie);
-  }
-  control(slot: number): number {
-    return this.ll.i32[slot * LL_WORDS]!;
   }
 }
 
@@ -157,6 +158,31 @@ test("put() and putPieces() of one commit follow each other, and only the last e
   list.put(9, 5, 6, 7, 8);
   expect(list.show(true)).toBe(true);
   expect(list.taken().map((e) => e.size)).toEqual([7, 10, 20, 9]);
-  expect([0, 1, 2, 3].map((s) => list.control(s) & CTL_LIE)).toEqual([0, 0, 0, CTL_LIE]);
+  expect(list.raised).toEqual([false, false, false, true]);
   expect(list.show()).toBe(false);
+});
+
+test("around a small list: whatever ends a commit raises the done status, in the last slot too, and nothing else does", () => {
+  for (const slots of [4, 5, 8]) {
+    const list = new ReadBack(slots);
+    const r = new Random(slots);
+    for (let i = 0; i < 500; i++) {
+      const most = 1 + r.below(list.capacity);
+      const lie = r.chance(0.8);
+      let n = 0;
+      while (n < most) {
+        const k = 1 + r.below(most - n);
+        const parts: Parts = Array.from({ length: k }, (_, j) => [0x1000 * j, 10]);
+        if (r.chance(0.5)) n += list.putPieces(rows([[0x9000, 10 * k]]), rows(parts), 10 * k);
+        else {
+          list.put(10, 0x9000, 0, 0x1000, 0);
+          n++;
+        }
+      }
+      expect(list.taken()).toEqual([]);
+      expect(list.show(lie)).toBe(true);
+      expect(list.taken().length).toBe(n);
+      expect(list.raised).toEqual(Array.from({ length: n }, (_, j) => lie && j === n - 1));
+    }
+  }
 });
