@@ -295,9 +295,9 @@ describe("what a driver must not do", () => {
       x.offer(...Array.from({ length: many - 1 }, (_, i) => i + 1), bad);
     };
 
-    test(`a head outside the table (${how})`, () => {
+    test.each([false, true])(`a head outside the table (${how}, indirect tables %p)`, (indirect) => {
       for (const head of [16, 17, 255, 0xffff]) {
-        const x = rig({ size });
+        const x = rig({ size, indirect });
         fill(x, head);
         expect(verdict(x)).toEqual({ code: R_DESC_INDEX, a: head, b: 16 });
       }

@@ -3,6 +3,7 @@ import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { HostRing } from "../../src/engine/host-ring.ts";
 import { st16 } from "../../src/hw/mem.ts";
 import { type MirrorRig as Rig, releaseMirrors, mirrorRig as rig } from "../support/mirror-rig.ts";
+import { addresses } from "../support/pair-rig.ts";
 
 // long only on a machine that is busy with other things
 setDefaultTimeout(30_000);
@@ -41,6 +42,19 @@ describe("publishing", () => {
       expect(x.ch.puts.length).toBeLessThanOrEqual(HostRing.PUBLISH_ELEMENTS);
     }
   });
+});
+
+test("chains of a transmit queue go back with length 0, whatever lay in the memory before this life", () => {
+  const x = rig({ size: 8 });
+  x.hq.stage.fill(0x5555_5555);
+  x.hq.attach(addresses(x.r), false, false);
+  for (let i = 0; i < 20; i++) {
+    x.hq.stageUnused(0, i & 7);
+    x.hq.consume(1);
+    x.hq.giveBack(1);
+    const at = ((x.hq.used - 1) & 7) * 2;
+    expect([...x.hq.stage.subarray(at, at + 2)]).toEqual([i & 7, 0]);
+  }
 });
 
 describe("is an interrupt due", () => {

@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import {
   R_BUFFER_SMALL,
   R_DESC_DIRECTION,
+  R_DESC_INDEX,
   R_DMA_ABORT,
   R_FRAME_SHORT,
   R_LOCAL_ADDRESS,
@@ -31,6 +32,18 @@ describe("frames that cannot be", () => {
       finish(rig);
     });
   }
+
+  test("a head outside the table, alone in a ring so short that its whole table is fetched at once", () => {
+    for (const head of [2, 3, 0xffff]) {
+      const rig = new RingRig({ hostQueue: 2 });
+      rig.board.post([300]);
+      rig.host.send(frame(12, 100), [112], true);
+      rig.host.tx.avail[2] = head;
+      rig.host.tx.publish();
+      expect(rig.fault()).toEqual({ code: R_DESC_INDEX, culprit: "hq.tx", a: head, b: 2 });
+      finish(rig);
+    }
+  });
 
   test("a buffer where the host has no memory: the read aborts, the channel recovers in the next life", () => {
     const rig = new RingRig();
@@ -80,6 +93,21 @@ describe("buffers of the board that cannot be", () => {
     expect(far.fault()).toMatchObject({ code: R_LOCAL_ADDRESS, culprit: "eq.rx" });
     far.close();
   });
+});
+
+test("a receive buffer of the board whose head is outside the table, for a lone frame and for several", () => {
+  for (const head of [16, 17, 0xffff])
+    for (const frames of [1, 2]) {
+      const rig = new RingRig();
+      rig.board.post([300]);
+      rig.board.post([300], true);
+      rig.board.rx.avail[2] = head;
+      rig.board.rx.publish();
+      for (let i = 0; i < frames; i++) rig.host.send(frame(12, 100), [112], true);
+      rig.host.tx.publish();
+      expect(rig.fault()).toEqual({ code: R_DESC_INDEX, culprit: "eq.rx", a: head, b: 16 });
+      finish(rig);
+    }
 });
 
 describe("frames larger than what the board gives", () => {

@@ -4,6 +4,7 @@ import {
   R_BUFFER_SMALL,
   R_CHAIN_TOO_LONG,
   R_DESC_DIRECTION,
+  R_DESC_INDEX,
   R_FRAME_SHORT,
   R_LOCAL_ADDRESS,
 } from "../../src/engine/codes.ts";
@@ -51,6 +52,23 @@ describe("frames that cannot be", () => {
     two.board.tx.publish();
     expect(two.fault()).toMatchObject({ code: R_DESC_DIRECTION, culprit: "eq.tx", a: d.head, b: 2 });
     two.close();
+  });
+
+  test("a head outside the table, of the frame and of its buffer, alone and with others", () => {
+    for (const head of [16, 17, 0xffff])
+      for (const frames of [1, 2])
+        for (const patch of [false, true])
+          for (const ring of ["eq.tx", "hq.rx"]) {
+            const rig = new RingRig({ patch, hostQueue: 16 });
+            for (let i = 0; i < 8; i++) rig.host.post([300], true);
+            for (let i = 0; i < frames; i++) rig.board.send(frame(12, 100), [112], true);
+            (ring === "eq.tx" ? rig.board.tx : rig.host.rx).avail[2] = head;
+            rig.host.rx.publish();
+            rig.board.tx.publish();
+            expect(rig.fault()).toEqual({ code: R_DESC_INDEX, culprit: ring, a: head, b: 16 });
+            expect(rig.usedIdx(rig.host.rx)).toBe(0);
+            finish(rig);
+          }
   });
 
   test("frames in front of a bad one are delivered", () => {
