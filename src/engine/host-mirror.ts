@@ -231,7 +231,10 @@ export class HostMirror extends HostDescs {
     return this.via.landed(this.mark) ? this.closeChains() : OK;
   }
 
-  /** Every new chain is one descriptor, so nothing is left to be followed: needHeads() asked for all of them. */
+  /**
+   * Every new chain is one descriptor, so nothing is left to be followed: a round asks for all heads first. Of use while
+   * `span` is 1; closeChains() has to bring it back there.
+   */
   private single(): boolean {
     const { avail, desc, mask, target } = this;
     let kinds = 0;

@@ -90,6 +90,7 @@ export class HostUsed {
     this.owedFlags = NO_FLAGS;
     this.confirm = NONE;
     this.confirmAgain = false;
+    // HostRing.stageUnused() writes heads only.
     this.stage.fill(0);
   }
 

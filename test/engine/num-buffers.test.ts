@@ -4,10 +4,11 @@ import { type Chain, frame, RingRig, withBuffers } from "../support/ring-rig.ts"
 import type { Side } from "../support/side.ts";
 
 const BUFFER = 200;
+const FENCE = 0x77;
 
-/** Bytes next to the pieces of a chain that are not as the side's memory was: 0. */
-function strays(side: Side, c: Chain): number[] {
-  return c.addr.flatMap((a, i) => [...side.bytes(a - 8, 8), ...side.bytes(a + c.lens[i]!, 8)]).filter((b) => b !== 0);
+/** The bytes in front of the pieces of a chain and behind them. */
+function fences(side: Side, c: Chain): Uint8Array[] {
+  return c.addr.flatMap((a, i) => [side.bytes(a - 8, 8), side.bytes(a + c.lens[i]!, 8)]);
 }
 
 /** What a receive buffer holds when `f` has come into it alone. */
@@ -38,13 +39,22 @@ describe.each([10, 12, 24])("header of %d bytes", (hdrLen) => {
         rig.host.shift = rig.board.shift = shift;
         const to = Array.from({ length: count }, () => ({ host: rig.host.post(cuts), board: rig.board.post(cuts) }));
         const sent = to.map((_, i) => {
-          const f = frame(hdrLen, 60 + i, 5 + i);
+          // What a sender leaves there is not for the other side.
+          const f = frame(hdrLen, 60 + i, 5 + i, hdrLen < 12 ? {} : { 10: 0x5a, 11: 0xa5 });
           const lens = [...cuts.slice(0, -1), f.length - (BUFFER - cuts.at(-1)!)];
           return { f, board: rig.board.send(f, lens, true), host: rig.host.send(f, lens, true) };
         });
+        const around = to.flatMap((c, i) => [
+          ...fences(rig.host, c.host),
+          ...fences(rig.board, c.board),
+          ...fences(rig.host, sent[i]!.host),
+          ...fences(rig.board, sent[i]!.board),
+        ]);
+        for (const bytes of around) bytes.fill(FENCE);
         rig.board.tx.publish();
         rig.host.tx.publish();
         rig.settle();
+        expect(around.flatMap((bytes) => [...bytes].filter((b) => b !== FENCE))).toEqual([]);
         expect([rig.dp.toHost.frames, rig.dp.toBoard.frames]).toEqual([count, count]);
         for (const [i, c] of to.entries()) {
           const { f, board, host } = sent[i]!;
@@ -53,13 +63,6 @@ describe.each([10, 12, 24])("header of %d bytes", (hdrLen) => {
           expect(rig.board.gather(c.board, BUFFER)).toEqual(want);
           expect(rig.used(rig.host.rx, i)).toEqual({ id: c.host.head, len: f.length });
           expect(rig.used(rig.board.rx, i)).toEqual({ id: c.board.head, len: f.length });
-          const around = [
-            strays(rig.host, c.host),
-            strays(rig.board, c.board),
-            strays(rig.host, host),
-            strays(rig.board, board),
-          ];
-          expect(around).toEqual([[], [], [], []]);
           // The board's own header may be written where it said so, and only these two bytes of it.
           const left = patch && hdrLen >= 12 ? withBuffers(f, 1) : f;
           expect(rig.board.gather(board, f.length)).toEqual(left);
