@@ -186,3 +186,11 @@ test("around a small list: whatever ends a commit raises the done status, in the
     }
   }
 });
+
+test("the count of a list goes on through the largest int32", () => {
+  const list = new ReadBack(20);
+  list.putCount = 0x7fff_fffe;
+  const three: Parts = [1, 2, 3].map((i) => [0x1000 * i, 10]);
+  expect(list.putPieces(rows(three), rows([[0x9000, 30]]), 30)).toBe(3);
+  expect(list.putCount).toBe(-0x7fff_ffff);
+});

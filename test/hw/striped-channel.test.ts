@@ -87,6 +87,12 @@ function put(ch: DmaChannel, id: number): void {
   expect(ch.putPieces(piece, piece, id)).toBe(1);
 }
 
+/** Three elements from one piece into three. */
+function putThree(ch: DmaChannel, id: number): void {
+  const dst = Int32Array.of(0, 0, id, 0, 0, 0, id + 1, 0, 0, 0, id + 2, 0);
+  expect(ch.putPieces(Int32Array.of(0, 0, 3 * id + 3, 0), dst, 3 * id + 3)).toBe(3);
+}
+
 test.each([1, 2, 3, 4, 5, 6, 7, 8])(
   "random bursts, lanes of random speed (seed %i): order, and a count that is never ahead",
   (seed) => {
@@ -99,9 +105,19 @@ test.each([1, 2, 3, 4, 5, 6, 7, 8])(
     const seen = new Uint8Array(200_000);
     let told = 0;
     let counted = 0;
-    const next = (kind: boolean): void => {
-      put(ch, ordered.length);
-      ordered.push(kind);
+    const next = (kind: boolean, count: number): void => {
+      for (let n = count; n > 0; ) {
+        const id = ordered.length;
+        const three = n >= 3 && id > 0 && r(4) === 0;
+        if (three) {
+          putThree(ch, id);
+          ordered.push(kind, kind, kind);
+        } else {
+          put(ch, id);
+          ordered.push(kind);
+        }
+        n -= three ? 3 : 1;
+      }
     };
     for (let turn = 0; turn < 3000; turn++) {
       if (ch.progress() !== 0) throw new Error("progress");
@@ -111,16 +127,16 @@ test.each([1, 2, 3, 4, 5, 6, 7, 8])(
         if (seen[counted] !== 1) throw new Error(`element ${counted} counts as done and is not`);
       if (ch.room() > 60 && r(3) > 0) {
         ch.spread();
-        for (let n = r(40); n > 0; n--) next(false);
+        next(false, r(40));
         if (r(2) === 0) {
           ch.gather();
-          for (let n = 1 + r(4); n > 0; n--) next(true);
+          next(true, 1 + r(4));
         }
         ch.commit();
       }
       // somebody else's elements, which need no order with ours
       if (ch.room() > 60 && r(4) === 0) {
-        next(false);
+        next(false, 1);
         ch.commit();
       }
       onB = Math.max(onB, b.putCount - b.doneCount);
