@@ -42,7 +42,8 @@ function rig(write = 0, size = 16) {
   const buffers: LocalBuffers = {
     base: BASE,
     busBase: BUS,
-    u8: new Uint8Array(view(mem.ptr + 65536, BYTES)),
+    // as a part of something larger
+    u8: new Uint8Array(view(mem.ptr + 61440, BYTES + 4096), 4096, BYTES),
     pageBusLo: null,
     pageBusHi: null,
     learn: () => -1,
@@ -78,6 +79,21 @@ describe("taking", () => {
       BYTES - 64,
       76,
     ]);
+  });
+
+  test("the buffers as 16-bit words are the same bytes, of this life and the next", () => {
+    const x = rig();
+    for (const eq of [x.eq, new BoardRing("eq.other", 0, x.r, x.buffers, new Segments())]) {
+      eq.u16[5] = 1;
+      expect([...eq.bytes.subarray(9, 13)]).toEqual([0, 1, 0, 0]);
+      eq.bytes[BYTES - 1] = 2;
+      expect([eq.u16.length, eq.u16.at(-1)]).toEqual([BYTES / 2, 512]);
+      eq.bytes.fill(0);
+    }
+    const other = { ...x.buffers, u8: new Uint8Array(101) };
+    x.eq.attach(x.r, other, 0);
+    x.eq.u16[49] = 0x0201;
+    expect([x.eq.u16.length, ...other.u8.subarray(97)]).toEqual([50, 0, 1, 2, 0]);
   });
 
   test("available() looks again only when nothing is left, look() always", () => {

@@ -8,6 +8,7 @@ import {
   R_FRAME_SHORT,
   R_LOCAL_ADDRESS,
 } from "../../src/engine/codes.ts";
+import { MAX_SEGMENTS } from "../../src/engine/segments.ts";
 import { frame, RingRig, withBuffers } from "../support/ring-rig.ts";
 
 const finish = (rig: RingRig): void => {
@@ -169,6 +170,21 @@ describe("frames larger than what the board gives", () => {
     rig.turns(100);
     expect([rig.usedIdx(rig.host.tx), rig.usedIdx(rig.board.rx)]).toEqual([2, 1]);
     finish(rig);
+  });
+
+  test("as many pieces as are handled go, one more is dropped", () => {
+    for (const more of [0, 1]) {
+      const rig = new RingRig({ hostQueue: 1024 });
+      const to = rig.board.post([2000]);
+      const pieces = MAX_SEGMENTS - 3 + more;
+      const f = frame(12, 1000, 3);
+      rig.host.send(f, [...ones(pieces - 1), f.length - pieces + 1]);
+      rig.settle();
+      expect([rig.dp.toBoard.frames, rig.dp.toBoard.dropped]).toEqual([1 - more, more]);
+      if (more === 0) expect(rig.board.gather(to, f.length)).toEqual(withBuffers(f, 1));
+      expect(rig.usedIdx(rig.host.tx)).toBe(1);
+      finish(rig);
+    }
   });
 
   test("the receive ring of the board is empty: frames of the host wait, none is lost", () => {

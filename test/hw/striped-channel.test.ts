@@ -150,6 +150,7 @@ test.each([1, 2, 3, 4, 5, 6, 7, 8])(
     }
     expect(ch.doneCount).toBe(ch.putCount);
     expect(executed.length).toBe(ordered.length);
+    expect((ch.putCount - first) | 0).toBe(ordered.length);
     expect(onB).toBeGreaterThan(5);
     const place = new Int32Array(ordered.length);
     for (const [i, id] of executed.entries()) place[id] = i;
