@@ -81,6 +81,34 @@ describe("taking", () => {
     ]);
   });
 
+  test("gather() takes buffers of one piece and of several in turn, each translated once", () => {
+    const x = rig(DESC_F_WRITE);
+    const w = DESC_F_WRITE;
+    x.desc(0, BASE + 0x100, 10, w);
+    x.desc(1, BASE + 0x200, 20, w | DESC_F_NEXT, 2);
+    x.desc(2, BASE + 0x300, 30, w);
+    x.desc(3, BASE + 0x400, 40, w);
+    x.desc(4, BASE + 0x500, 50, w | DESC_F_NEXT, 5);
+    x.desc(5, BASE + 0x600, 60, w);
+    x.offer(0, 1, 3, 4);
+    expect(x.eq.available()).toBe(4);
+    const lens = new Int32Array(8);
+    for (const [bytes, most, buffers] of [
+      [1000, 4, 4],
+      [1000, 3, 3],
+      [61, 4, 3],
+      [60, 4, 2],
+    ] as const) {
+      x.out.clear();
+      expect([x.eq.gather(bytes, most, x.out, lens), x.eq.gathered]).toEqual([0, buffers]);
+      const pieces = [1, 3, 4, 6][buffers - 1]!;
+      const want = [1, 2, 3, 4, 5, 6].slice(0, pieces).map((n) => [BUS + 0x100 * n, 0x100 * n, 10 * n]);
+      const got = want.map((_, i) => [(x.out.hi(i) >>> 0) * 2 ** 32 + (x.out.lo(i) >>> 0), x.out.off(i), x.out.len(i)]);
+      expect([x.out.count, got]).toEqual([pieces, want]);
+      expect([...lens.subarray(0, buffers)]).toEqual([10, 50, 40, 110].slice(0, buffers));
+    }
+  });
+
   test("the buffers as 16-bit words are the same bytes, of this life and the next", () => {
     const x = rig();
     for (const eq of [x.eq, new BoardRing("eq.other", 0, x.r, x.buffers, new Segments())]) {
