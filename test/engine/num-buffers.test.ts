@@ -12,9 +12,9 @@ function fences(side: Side, c: Chain): Uint8Array[] {
 }
 
 /** What a receive buffer holds when `f` has come into it alone. */
-function filled(f: Uint8Array, hdrLen: number): Uint8Array {
+function filled(f: Uint8Array): Uint8Array {
   const out = new Uint8Array(BUFFER).fill(0xee);
-  out.set(hdrLen < 12 ? f : withBuffers(f, 1));
+  out.set(f);
   return out;
 }
 
@@ -26,7 +26,25 @@ const CUTS: [string, number[]][] = [
   ["cut behind them", [12, BUFFER - 12]],
 ];
 
-describe.each([10, 12, 24])("header of %d bytes", (hdrLen) => {
+/** A frame behind a header of `to` bytes, as it comes out of one buffer: what the sender's has not is zero. */
+function arrived(f: Uint8Array, from: number, to: number): Uint8Array {
+  const g = new Uint8Array(f.length - from + to);
+  g.set(f.subarray(0, Math.min(from, to)));
+  g.set(f.subarray(from), to);
+  return to < 12 ? g : withBuffers(g, 1);
+}
+
+/** A frame whose header has something at num_buffers: what a sender leaves there is not for the other side. */
+const dirty = (hdrLen: number, bytes: number, seed: number): Uint8Array =>
+  frame(hdrLen, bytes, seed, hdrLen < 12 ? { 9: 0x99 } : { 9: 0x99, 10: 0x5a, 11: 0xa5 });
+
+describe.each([
+  [10, 10],
+  [12, 12],
+  [24, 24],
+  [24, 12],
+  [10, 12],
+])("header of %d bytes on the host, %d on the board", (hdrLen, boardHdrLen) => {
   for (const [name, cuts] of CUTS)
     test.each([
       [1, false],
@@ -35,14 +53,20 @@ describe.each([10, 12, 24])("header of %d bytes", (hdrLen) => {
       [3, true],
     ])(`${name}: %d frames at a time, patched in place %p`, (count, patch) => {
       for (const shift of [0, 1, 2, 63]) {
-        const rig = new RingRig({ hdrLen, patch, mergeable: hdrLen >= 12, boardMergeable: hdrLen >= 12 });
+        const rig = new RingRig({
+          hdrLen,
+          boardHdrLen,
+          patch,
+          mergeable: hdrLen >= 12,
+          boardMergeable: boardHdrLen >= 12,
+        });
         rig.host.shift = rig.board.shift = shift;
         const to = Array.from({ length: count }, () => ({ host: rig.host.post(cuts), board: rig.board.post(cuts) }));
+        const lens = (f: Uint8Array): number[] => [...cuts.slice(0, -1), f.length - (BUFFER - cuts.at(-1)!)];
         const sent = to.map((_, i) => {
-          // What a sender leaves there is not for the other side.
-          const f = frame(hdrLen, 60 + i, 5 + i, hdrLen < 12 ? {} : { 10: 0x5a, 11: 0xa5 });
-          const lens = [...cuts.slice(0, -1), f.length - (BUFFER - cuts.at(-1)!)];
-          return { f, board: rig.board.send(f, lens, true), host: rig.host.send(f, lens, true) };
+          const f = { host: dirty(hdrLen, 60 + i, 5 + i), board: dirty(boardHdrLen, 80 + i, 9 + i) };
+          const host = rig.host.send(f.host, lens(f.host), true);
+          return { f, host, board: rig.board.send(f.board, lens(f.board), true) };
         });
         const around = to.flatMap((c, i) => [
           ...fences(rig.host, c.host),
@@ -58,15 +82,16 @@ describe.each([10, 12, 24])("header of %d bytes", (hdrLen) => {
         expect([rig.dp.toHost.frames, rig.dp.toBoard.frames]).toEqual([count, count]);
         for (const [i, c] of to.entries()) {
           const { f, board, host } = sent[i]!;
-          const want = filled(f, hdrLen);
-          expect(rig.host.gather(c.host, BUFFER)).toEqual(want);
-          expect(rig.board.gather(c.board, BUFFER)).toEqual(want);
-          expect(rig.used(rig.host.rx, i)).toEqual({ id: c.host.head, len: f.length });
-          expect(rig.used(rig.board.rx, i)).toEqual({ id: c.board.head, len: f.length });
+          const toHost = arrived(f.board, boardHdrLen, hdrLen);
+          const toBoard = arrived(f.host, hdrLen, boardHdrLen);
+          expect(rig.host.gather(c.host, BUFFER)).toEqual(filled(toHost));
+          expect(rig.board.gather(c.board, BUFFER)).toEqual(filled(toBoard));
+          expect(rig.used(rig.host.rx, i)).toEqual({ id: c.host.head, len: toHost.length });
+          expect(rig.used(rig.board.rx, i)).toEqual({ id: c.board.head, len: toBoard.length });
           // The board's own header may be written where it said so, and only these two bytes of it.
-          const left = patch && hdrLen >= 12 ? withBuffers(f, 1) : f;
-          expect(rig.board.gather(board, f.length)).toEqual(left);
-          expect(rig.host.gather(host, f.length)).toEqual(f);
+          const left = patch && hdrLen === boardHdrLen && hdrLen >= 12 ? withBuffers(f.board, 1) : f.board;
+          expect(rig.board.gather(board, left.length)).toEqual(left);
+          expect(rig.host.gather(host, f.host.length)).toEqual(f.host);
         }
         rig.close();
       }

@@ -31,6 +31,8 @@ export interface RingRigOptions {
   hostQueue: number;
   boardQueue: number;
   hdrLen: number;
+  /** header of the board's frames, 0: the same as the host's */
+  boardHdrLen: number;
   mergeable: boolean;
   boardMergeable: boolean;
   /** 0: the host's driver did not take F_MTU */
@@ -58,6 +60,7 @@ const DEFAULTS: RingRigOptions = {
   hostQueue: 16,
   boardQueue: 16,
   hdrLen: 12,
+  boardHdrLen: 0,
   mergeable: true,
   boardMergeable: true,
   mtu: 0,
@@ -200,6 +203,7 @@ export class RingRig {
       rxVector: o.rxVector,
       txVector: o.txVector,
       hdrLen: o.hdrLen,
+      ...(o.boardHdrLen > 0 ? { boardHdrLen: o.boardHdrLen } : {}),
       mergeable: o.mergeable,
       eventIdx: o.eventIdx,
       indirect: o.indirect,
