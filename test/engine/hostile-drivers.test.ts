@@ -142,6 +142,7 @@ test.each([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])(
 );
 
 test("they were stopped for many reasons, in all four rings", () => {
-  expect(new Set([...stopped].map((s) => s.split(" ")[1]))).toEqual(new Set(["eq.rx", "eq.tx", "hq.rx", "hq.tx"]));
+  const culprits = [...stopped].map((s) => s.split(" ")[1]);
+  for (const ring of ["eq.rx", "eq.tx", "hq.rx", "hq.tx"]) expect(culprits).toContain(ring);
   expect(stopped.size).toBeGreaterThan(12);
 });
