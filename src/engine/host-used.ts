@@ -90,8 +90,8 @@ export class HostUsed {
     this.owedFlags = NO_FLAGS;
     this.confirm = NONE;
     this.confirmAgain = false;
-    // HostRing.stageUnused() writes heads only.
-    this.stage.fill(0);
+    // Lengths, since HostRing.stageUnused() writes heads only; the last head is of use to a ring that goes on, see resume().
+    for (let w = 1; w < this.stage.length; w += 2) this.stage[w] = 0;
   }
 
   /** After attach(): the driver goes on behind `idx`, all of which it has been given back. */

@@ -5,6 +5,7 @@ import { view } from "../../src/hw/mem.ts";
 import { Random } from "../../src/hw/model/random.ts";
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../../src/hw/virtio.layout.ts";
 import { type MirrorRig, mirrorRig, releaseMirrors } from "../support/mirror-rig.ts";
+import { addresses } from "../support/pair-rig.ts";
 
 // long only on a machine that is busy with other things
 setDefaultTimeout(30_000);
@@ -182,4 +183,26 @@ test("neighbours among the heads are asked for together, and once, also when one
     [20, 2],
     [50, 4],
   ]);
+});
+
+test("a ring that goes on after its neighbour was reset: the head used last is guessed as before", () => {
+  const x = mirrorRig({ size: 64 });
+  const lone = (d: number): number[][] => {
+    x.fetcher.forget();
+    x.desc(d, 0x1000, 64, 0);
+    x.offer(d);
+    x.run(20);
+    expect(x.hq.available()).toBe(1);
+    x.hq.stageUnused(0, d);
+    x.hq.consume(1);
+    x.hq.giveBack(1);
+    x.hq.publish(x.ch);
+    x.ch.land();
+    const asked = x.fetcher.asked.filter((c) => c.addr < x.r.availBus);
+    return asked.map((c) => [(c.addr - x.r.descBus) / 16, c.bytes / 16]);
+  };
+  expect([lone(20), lone(20)]).toEqual([[[20, 1]], [[20, 4]]]);
+  x.hq.attach(addresses(x.r), false, false);
+  x.hq.resume(2);
+  expect([lone(20), lone(20)]).toEqual([[[20, 4]], [[20, 4]]]);
 });
