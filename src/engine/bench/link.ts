@@ -132,7 +132,10 @@ function measureRow(
   // At least COUNT_FRAMES frames at the limit, and many more for designs that copy by CPU.
   const slow = design === "memcpy-window" || without === "dma-fetch" ? Math.ceil(frameBytes / 1000) : 1;
   // The two directions arrive in groups of their own.
-  const count = (direction === "both" ? 4 : 1) * slow * Math.max(COUNT_NS, (COUNT_FRAMES * frameBytes * 8) / payloadLimit(timing, direction));
+  const count =
+    (direction === "both" ? 4 : 1) *
+    slow *
+    Math.max(COUNT_NS, (COUNT_FRAMES * frameBytes * 8) / payloadLimit(timing, direction));
   rig.saturate(WARM_NS * slow);
   const { stats } = rig.model.endpoint;
   const before = { bytes: rig.arrivedBytes, reads: stats.nonPostedReads, elements: stats.elements, now: rig.arrivedAt };
