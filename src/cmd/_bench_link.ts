@@ -63,15 +63,6 @@ export function linkTable(r: LinkReport): string {
   return `${machineLine({ ...r, rows: [] })}\n# simulated time; p50, p99, rtts: a lone frame; reads, el: CPU loads across the link and DMA elements a frame; "- x": epnic without x\n${tableText(head, rows)}`;
 }
 
-/** Whether the file says that it is a link report; anything unreadable is left to readReport() to complain about. */
-export function isLink(path: string): boolean {
-  try {
-    return (JSON.parse(readFileSync(path, "utf8")) as { mode?: unknown }).mode === "link";
-  } catch {
-    return false;
-  }
-}
-
 /** @throws Fault E_CONFIG naming the key that is wrong */
 export function linkRowsOf(path: string): v.InferOutput<typeof LinkRowSchema>[] {
   const result = v.safeParse(v.object({ rows: v.array(LinkRowSchema) }), JSON.parse(readFileSync(path, "utf8")));

@@ -83,15 +83,6 @@ export function liveWarnings(r: LiveReport): string[] {
   return out;
 }
 
-/** Whether the file says that it is a live report; anything unreadable is left to readReport() to complain about. */
-export function isLive(path: string): boolean {
-  try {
-    return (JSON.parse(readFileSync(path, "utf8")) as { mode?: unknown }).mode === "live";
-  } catch {
-    return false;
-  }
-}
-
 function rowsOf(path: string): LiveRow[] {
   const result = v.safeParse(v.object({ rows: v.array(LiveRowSchema) }), JSON.parse(readFileSync(path, "utf8")));
   if (result.success) return result.output.rows;

@@ -53,7 +53,8 @@ export const BenchRowSchema = v.object({
 });
 export type BenchRow = v.InferOutput<typeof BenchRowSchema>;
 
-export const BenchReportSchema = v.object({
+/** What reports of all measurements have; rows are looked at by their own schema. */
+const ReportHeadSchema = v.object({
   version: v.literal(1),
   epnic: v.string(),
   commit: v.nullable(v.string()),
@@ -72,8 +73,12 @@ export const BenchReportSchema = v.object({
   /** null where nothing is random */
   seed: v.nullable(count),
   options: v.record(v.string(), v.union([v.string(), v.number(), v.boolean(), v.null(), v.array(v.number())])),
-  rows: v.array(BenchRowSchema),
+  /** link: the parameters of every link, as measured; reports of older versions lack it */
+  links: v.optional(v.array(v.record(v.string(), v.union([v.string(), v.number()])))),
 });
+export type ReportHead = v.InferOutput<typeof ReportHeadSchema>;
+
+export const BenchReportSchema = v.object({ ...ReportHeadSchema.entries, rows: v.array(BenchRowSchema) });
 export type BenchReport = v.InferOutput<typeof BenchReportSchema>;
 
 /** The commit of the work tree this runs from, or of the build; null when neither is known. */
@@ -131,7 +136,7 @@ export function wrongKey(path: string, kind: string, issue: v.BaseIssue<unknown>
 }
 
 /** @throws Fault E_CONFIG when the file is no report, naming the key that is wrong */
-export function readReport(path: string): BenchReport {
+function read<S extends v.GenericSchema>(path: string, schema: S): v.InferOutput<S> {
   let value: unknown;
   try {
     value = JSON.parse(readFileSync(path, "utf8"));
@@ -139,13 +144,18 @@ export function readReport(path: string): BenchReport {
     const { code, message } = e as NodeJS.ErrnoException;
     throw new Fault("E_CONFIG", `the report ${path} cannot be read: ${code ?? message}`);
   }
-  const result = v.safeParse(BenchReportSchema, value);
+  const result = v.safeParse(schema, value);
   if (result.success) return result.output;
-  const issue = result.issues[0];
-  throw wrongKey(path, "epnic bench", issue);
+  throw wrongKey(path, "epnic bench", result.issues[0]);
 }
 
-const significant = (n: number): string => {
+/** What a report says of itself, whatever it measured. */
+export const readHead = (path: string): ReportHead => read(path, ReportHeadSchema);
+
+/** A report of `bench cpu`. */
+export const readReport = (path: string): BenchReport => read(path, BenchReportSchema);
+
+export const significant = (n: number): string => {
   const digits = n >= 100 ? 0 : n >= 10 ? 1 : n >= 0.1 ? 2 : 4;
   return n.toFixed(digits);
 };
@@ -188,58 +198,6 @@ export function reportTable(r: BenchReport): string {
   return `${machineLine(r)}\n${tableText(head, rows)}`;
 }
 
-export interface Comparison {
-  design: string;
-  direction: string;
-  frame_bytes: number;
-  batch: number | null;
-  a_ns: number;
-  b_ns: number;
-  /** B over A: below 1 B is cheaper */
-  ratio: number;
-  /** the ranges min..max of A and B do not overlap */
-  significant: boolean;
-}
-
-/** Rows of the same design, direction, size and batch side by side. */
-export function compareReports(a: BenchReport, b: BenchReport): Comparison[] {
-  const key = (r: BenchRow): string => `${r.design} ${r.direction} ${r.shape} ${r.frame_bytes} ${r.batch}`;
-  const out: Comparison[] = [];
-  const rest = [...b.rows];
-  for (const x of a.rows) {
-    const at = rest.findIndex((r) => key(r) === key(x));
-    if (at < 0) continue;
-    const [y] = rest.splice(at, 1);
-    const [p, q] = [x.ns_per_frame, y.ns_per_frame];
-    out.push({
-      design: x.design,
-      direction: x.direction,
-      frame_bytes: x.frame_bytes,
-      batch: x.batch,
-      a_ns: p.median,
-      b_ns: q.median,
-      ratio: q.median / p.median,
-      significant: p.max < q.min || q.max < p.min,
-    });
-  }
-  return out;
-}
-
-export function comparisonTable(rows: readonly Comparison[]): string {
-  return tableText(
-    ["direction", "bytes", "batch", "a ns/frame", "b ns/frame", "b/a", "beyond noise"],
-    rows.map((r) => [
-      r.direction,
-      r.frame_bytes,
-      r.batch,
-      significant(r.a_ns),
-      significant(r.b_ns),
-      r.ratio.toFixed(3),
-      r.significant ? "yes" : "no",
-    ]),
-  );
-}
-
 /** Warnings a reader needs beside the figures. */
 export function reportWarnings(r: BenchReport): string[] {
   const out: string[] = [];
@@ -248,7 +206,7 @@ export function reportWarnings(r: BenchReport): string[] {
   if (shared.length > 0) {
     const least = Math.min(...shared.map((x) => x.cpu_share as number));
     out.push(
-      `the CPU was shared in ${shared.length} of ${r.rows.length} rows (as little as ${(least * 100).toFixed(0)} % was ours): ns/frame still holds, turn times do not`,
+      `the CPU was shared in ${shared.length} of ${r.rows.length} rows (as little as ${(least * 100).toFixed(0)} % was ours): ns/frame still holds, block times do not`,
     );
   }
   return out;

@@ -112,23 +112,6 @@ function list(flag: string, value: string, min: number, max: number): number[] {
   return [...new Set(value.split(",").map((s) => integer(flag, s.trim(), min, max)))];
 }
 
-async function compare(paths: readonly (string | undefined)[], out: Out): Promise<number> {
-  const [a, b] = paths;
-  if (a === undefined || b === undefined) {
-    throw new Fault("E_USAGE", `--compare needs two reports, ${a === undefined ? "none" : "one"} is given`);
-  }
-  const { isLive, compareLive } = await import("./_bench_live.ts");
-  if (isLive(a) && isLive(b)) return compareLive(a, b, out);
-  const { isLink, compareLink } = await import("./_bench_link.ts");
-  if (isLink(a) && isLink(b)) return compareLink(a, b, out);
-  const { readReport, compareReports, comparisonTable } = await import("./_report.ts");
-  const rows = compareReports(readReport(a), readReport(b));
-  if (rows.length === 0) throw new Fault("E_CONFIG", `${a} and ${b} have no row of the same case and size`);
-  if (out.options.json) out.json({ version: 1, rows });
-  else out.print(comparisonTable(rows));
-  return 0;
-}
-
 /** Every frame size and case on an attached device. */
 async function live(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
   const device = deviceOf({ name: given.other, device: given.device });
@@ -167,7 +150,7 @@ export default defineCommand({
     const out = data as Out;
     if (args.compare) {
       needOwnFlags("--compare", rawArgs);
-      return compare([args.mode, args.other], out);
+      return (await import("./_bench_compare.ts")).compare([args.mode, args.other], out);
     }
     const mode = MODES.find((m) => m === args.mode) as Mode | undefined;
     if (mode === undefined) {

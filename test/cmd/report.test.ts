@@ -4,11 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { commonArgs } from "../../src/cmd/_args.ts";
 import { FLAGS_OF } from "../../src/cmd/_bench_args.ts";
+import { compareReports } from "../../src/cmd/_bench_compare.ts";
 import { jitIsOn } from "../../src/cmd/_jit.ts";
 import {
   type BenchReport,
   type BenchRow,
-  compareReports,
   newReport,
   readReport,
   reportTable,
@@ -152,6 +152,24 @@ describe("--compare", () => {
     expectFailure(await cli(["bench", "--compare", a, bad]), 2, "key 'rows.0.runs' is \"3\", expected number");
     writeFileSync(bad, JSON.stringify(report([row("x", 1, 1)])));
     expectFailure(await cli(["bench", "--compare", a, bad]), 2, "no row of the same case and size");
+    writeFileSync(bad, "null");
+    expectFailure(await cli(["bench", "--compare", bad, a]), 2, "bad.json is no report of epnic bench");
+  });
+  test("the file that is wrong is named, also beside a report of another measurement", async () => {
+    const [link, bad] = [join(dir, "link.json"), join(dir, "broken.json")];
+    writeFileSync(link, JSON.stringify({ ...SAMPLE, mode: "link", rows: [] }));
+    writeFileSync(bad, "{");
+    expectFailure(await cli(["bench", "--compare", link, bad]), 2, "the report", "broken.json cannot be read");
+    const mixed = await cli(["bench", "--compare", a, link]);
+    expectFailure(mixed, 2, `${a} is a report of bench cpu, ${link} of bench link`, "of the same measurement");
+  });
+  test("says what else differs: two reports that were not measured alike", async () => {
+    const other = join(dir, "other.json");
+    const options = { sizes: [60], frames: 1000, warmup: 3 };
+    writeFileSync(other, JSON.stringify({ ...SAMPLE, seed: 2, options }));
+    const r = await cli(["bench", "--compare", a, other]);
+    expect(r.status).toBe(0);
+    expect(r.stderr).toBe("epnic: warning: not measured alike: seed 1 and 2; frames null and 1000\n");
   });
 });
 
