@@ -1,10 +1,11 @@
 /** Which of bench's flags each measurement looks at, and where its reports go: both are looked at before it begins. */
 import { accessSync, constants, existsSync, statSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { dirname, resolve } from "node:path";
 import { Fault } from "../hw/fault.ts";
 import { commonArgs } from "./_args.ts";
 import { linkArgs } from "./_link_args.ts";
 import { liveArgs } from "./_live_args.ts";
+import type { Out } from "./_out.ts";
 
 const SHARED = ["device", "sizes", "all", "cpu", "output", "html"];
 export const FLAGS_OF = {
@@ -36,11 +37,16 @@ export interface Outputs {
 
 /** @throws Fault for a file that cannot be written: said before minutes of measuring, not after */
 export function needWritable(files: Outputs): void {
+  if (files.output !== undefined && files.html !== undefined && resolve(files.output) === resolve(files.html)) {
+    throw new Fault("E_USAGE", `--output and --html are both '${files.output}'`, "name two files");
+  }
   for (const [flag, path] of [
     ["output", files.output],
     ["html", files.html],
   ] as const) {
     if (path === undefined) continue;
+    if (path === "-")
+      throw new Fault("E_USAGE", `--${flag} is '-', expected a file`, "--json prints the report on stdout");
     try {
       const there = existsSync(path);
       accessSync(there ? path : dirname(path), constants.W_OK);
@@ -48,15 +54,36 @@ export function needWritable(files: Outputs): void {
         throw Object.assign(new Error(), { code: there ? "EISDIR" : "ENOTDIR" });
       }
     } catch (e) {
-      const code = (e as NodeJS.ErrnoException).code ?? String(e);
-      const denied = code === "EACCES" || code === "EPERM" || code === "EROFS";
-      throw new Fault(denied ? "E_PERM" : "E_SYS", `--${flag} ${path} cannot be written: ${code}`, "name another file");
+      throw unwritable(flag, path, e);
     }
   }
 }
 
-/** Write what was asked for. */
-export function writeReport(files: Outputs, report: object, html: () => string): void {
-  if (files.output !== undefined) writeFileSync(files.output, `${JSON.stringify(report, null, 2)}\n`);
-  if (files.html !== undefined) writeFileSync(files.html, html());
+function unwritable(flag: string, path: string, e: unknown): Fault {
+  const code = (e as NodeJS.ErrnoException).code ?? String(e);
+  const denied = code === "EACCES" || code === "EPERM" || code === "EROFS";
+  return new Fault(denied ? "E_PERM" : "E_SYS", `--${flag} ${path} cannot be written: ${code}`, "name another file");
+}
+
+/**
+ * Write what was asked for and print the answer: that is printed also when a file could not be written after all, since
+ * it took minutes to measure.
+ * @throws Fault naming the file
+ */
+export function publish(out: Out, files: Outputs, report: object, text: () => string, html: () => string): void {
+  let failed: Fault | null = null;
+  for (const [flag, path, content] of [
+    ["output", files.output, () => `${JSON.stringify(report, null, 2)}\n`],
+    ["html", files.html, html],
+  ] as const) {
+    if (path === undefined) continue;
+    try {
+      writeFileSync(path, content());
+    } catch (e) {
+      failed ??= unwritable(flag, path, e);
+    }
+  }
+  if (out.options.json) out.json(report);
+  else out.print(text());
+  if (failed !== null) throw failed;
 }

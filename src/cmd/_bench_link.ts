@@ -4,6 +4,7 @@ import * as v from "valibot";
 import { DESIGNS, type Design, type LinkRow, measureLink, PRESETS } from "../engine/bench/link.ts";
 import { Fault } from "../hw/fault.ts";
 import { integer } from "./_args.ts";
+import { nearest } from "./_nearest.ts";
 import { type Cell, type Out, tableText } from "./_out.ts";
 import { type BenchReport, machineLine, newReport, wrongKey } from "./_report.ts";
 
@@ -113,12 +114,17 @@ export function compareLink(a: string, b: string, out: Out): number {
 }
 
 function names<T extends string>(flag: string, text: string, known: readonly T[]): T[] {
-  return text.split(",").map((s) => {
-    const found = known.find((k) => k === s.trim());
-    if (found === undefined)
-      throw new Fault("E_USAGE", `--${flag}: '${s}' is unknown`, `choose of ${known.join(", ")}`);
-    return found;
+  const found = text.split(",").map((s) => {
+    const name = known.find((k) => k === s.trim());
+    if (name !== undefined) return name;
+    const guess = nearest(s.trim(), known);
+    throw new Fault(
+      "E_USAGE",
+      `--${flag} is '${s}', expected one of ${known.join(", ")}`,
+      guess && `did you mean '${guess}'?`,
+    );
   });
+  return [...new Set(found)];
 }
 
 export interface LinkGiven {
@@ -130,12 +136,12 @@ export interface LinkGiven {
   "frame-ns": string;
 }
 
-/** Measure and print; `done` gets the report before it is printed. */
+/** Measure; `done` prints and writes. */
 export async function benchLink(
   given: LinkGiven,
   sizes: readonly number[],
   out: Out,
-  done: (report: LinkReport) => void,
+  done: (report: LinkReport, text: () => string) => void,
 ): Promise<number> {
   const options = {
     presets: names("preset", given.preset, Object.keys(PRESETS)),
@@ -162,8 +168,6 @@ export async function benchLink(
     report.rows.push(row);
     out.log.debug(`${row.preset} ${row.design} ${row.direction} ${row.frame_bytes} B: ${row.gbps.toFixed(2)} Gb/s`);
   }
-  done(report);
-  if (out.options.json) out.json(report);
-  else out.print(linkTable(report));
+  done(report, () => linkTable(report));
   return 0;
 }

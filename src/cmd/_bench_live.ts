@@ -153,7 +153,7 @@ export async function benchLive(
   given: LiveGiven,
   common: { sizes: number[] | null; runs: number; cpu: number | null },
   out: Out,
-  done: (report: LiveReport) => void,
+  done: (report: LiveReport, text: () => string) => void,
 ): Promise<number> {
   const { FLAG_KEYS, needModel, resolveConfig } = await import("./_config.ts");
   const flags = Object.fromEntries(Object.keys(FLAG_KEYS).map((k) => [k, k === "cpu" ? undefined : given[k]]));
@@ -204,8 +204,6 @@ export async function benchLive(
     return status;
   }
   for (const w of liveWarnings(report)) out.log.warn(w);
-  done(report);
-  if (out.options.json) out.json(report);
-  else out.print(liveTable(report));
+  done(report, () => liveTable(report));
   return status;
 }

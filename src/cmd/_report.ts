@@ -22,7 +22,7 @@ export const BenchRowSchema = v.object({
   frame_bytes: count,
   /** frames each sender hands over together */
   batch: v.nullable(positive),
-  /** frames of one measurement, and how many measurements there were */
+  /** frames of all measurements, and how many these were */
   frames: count,
   runs: count,
   /** CPU time of the engine's thread a frame */

@@ -2,7 +2,7 @@
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { Fault } from "../hw/fault.ts";
 import { commonArgs, deviceOf, integer } from "./_args.ts";
-import { needOwnFlags, needWritable, writeReport } from "./_bench_args.ts";
+import { needOwnFlags, needWritable, publish } from "./_bench_args.ts";
 import type { About } from "./_help.ts";
 import { linkArgs } from "./_link_args.ts";
 import { liveArgs } from "./_live_args.ts";
@@ -12,7 +12,6 @@ import type { Out } from "./_out.ts";
 export const ALL_SIZES = [60, 128, 256, 512, 1024, 1514, 4096, 9014, 16384, 32768, 65000] as const;
 const MODES = ["cpu", "link", "live"] as const;
 type Mode = (typeof MODES)[number];
-const DEFAULT_SIZES = "60,1514,65000";
 
 const args = {
   mode: {
@@ -38,9 +37,8 @@ const args = {
     type: "string",
     alias: "s",
     valueHint: "LIST",
-    default: DEFAULT_SIZES,
     description:
-      "frame sizes in bytes, separated by commas; without it link takes 64, 1500 and 65000, live the least and the greatest",
+      "frame sizes in bytes, separated by commas; without it cpu takes 60, 1514 and 65000, link 64, 1500 and 65000, live the least and the greatest",
   },
   all: { type: "boolean", alias: "a", description: "all sizes from 60 to 65000" },
   frames: {
@@ -120,7 +118,7 @@ async function live(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
   const common = {
     sizes: given.all
       ? ALL_SIZES.filter((s) => s <= Number(given.mtu ?? 1500) + 14)
-      : given.sizes === DEFAULT_SIZES
+      : given.sizes === undefined
         ? null
         : list("sizes", given.sizes, 60, 65535),
     runs: integer("runs", given.runs, 1, 1000),
@@ -128,19 +126,21 @@ async function live(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
   };
   const { benchLive } = await import("./_bench_live.ts");
   const { liveHtml } = await import("./_live_html.ts");
-  return benchLive(device, given, common, out, (report) => writeReport(given, report, () => liveHtml(report)));
+  return benchLive(device, given, common, out, (report, text) =>
+    publish(out, given, report, text, () => liveHtml(report)),
+  );
 }
 
 /** Every preset, design, direction and size in simulated time. */
 async function link(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
   const sizes = given.all
     ? ALL_SIZES.map((s) => (s === 60 ? 64 : s === 1514 ? 1500 : s))
-    : given.sizes === DEFAULT_SIZES
+    : given.sizes === undefined
       ? [64, 1500, 65000]
       : list("sizes", given.sizes, 60, 65535);
   const { benchLink } = await import("./_bench_link.ts");
   const { linkHtml } = await import("./_link_html.ts");
-  return benchLink(given, sizes, out, (report) => writeReport(given, report, () => linkHtml(report)));
+  return benchLink(given, sizes, out, (report, text) => publish(out, given, report, text, () => linkHtml(report)));
 }
 
 export default defineCommand({
@@ -174,17 +174,21 @@ export default defineCommand({
         `bench ${mode} runs on a model, --device is '${args.device}'`,
         `'epnic bench live ${args.device}' measures a device`,
       );
-    if (args.all && rawArgs.some((a) => a.startsWith("--sizes="))) {
+    if (args.all && args.sizes !== undefined) {
       throw new Fault("E_USAGE", "--all and --sizes are both given");
     }
     needWritable(args);
     if (mode === "live") return live(args, out);
     if (mode === "link") return link(args, out);
     const options = {
-      sizes: args.all ? [...ALL_SIZES] : list("sizes", args.sizes, 60, 65535),
+      sizes: args.all
+        ? [...ALL_SIZES]
+        : args.sizes === undefined
+          ? [60, 1514, 65000]
+          : list("sizes", args.sizes, 60, 65535),
       batches: list("batch", args.batch, 1, 256),
       shape: args.shape,
-      frames: integer("frames", args.frames, 1, 1e8),
+      frames: integer("frames", args.frames, 1, 4e6),
       warmup: integer("warmup", args.warmup, 0, 1e8),
       runs: integer("runs", args.runs, 1, 1000),
       cpu: args.cpu === undefined ? null : integer("cpu", args.cpu, 0, 1023),
@@ -200,9 +204,13 @@ export default defineCommand({
       out.log.debug(`${row.direction} ${row.frame_bytes} B: ${row.ns_per_frame.median.toFixed(1)} ns/frame`);
     }
     for (const w of reportWarnings(report)) out.log.warn(w);
-    writeReport(args, report, () => reportHtml(report));
-    if (out.options.json) out.json(report);
-    else out.print(reportTable(report));
+    publish(
+      out,
+      args,
+      report,
+      () => reportTable(report),
+      () => reportHtml(report),
+    );
     return 0;
   },
 });

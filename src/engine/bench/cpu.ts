@@ -36,7 +36,7 @@ export interface CpuResult {
 
 export interface CpuLimits {
   readonly runs: number;
-  /** frames of one run */
+  /** frames of one run, were every block full; whole samples, MOST_BLOCKS blocks at the most */
   readonly frames: number;
   /** frames before the first run; the optimising compiler needs some 10^5 */
   readonly warmup: number;
@@ -137,7 +137,7 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
   const over = overhead(rig);
   timed(rig, 4000, over);
   const perBlock = rig.block * (o.direction === "both" ? 2 : 1);
-  const samples = (Math.min(MOST_BLOCKS, Math.max(64, Math.ceil(limits.frames / perBlock))) / SAMPLE_BLOCKS) | 0;
+  const samples = Math.ceil(Math.min(MOST_BLOCKS, Math.max(64, limits.frames / perBlock)) / SAMPLE_BLOCKS);
   const blocks = samples * SAMPLE_BLOCKS;
   const medians: number[] = [];
   const p50: number[] = [];
