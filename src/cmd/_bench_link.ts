@@ -1,12 +1,21 @@
 /** `epnic bench link`: its report, table and comparison around the engine's measurement. */
 import { readFileSync } from "node:fs";
 import * as v from "valibot";
-import { DESIGNS, type Design, type LinkRow, measureLink, PRESETS } from "../engine/bench/link.ts";
+import {
+  DESIGNS,
+  type Design,
+  type LinkParameter,
+  type LinkRow,
+  type LinkTiming,
+  linksOf,
+  measureLink,
+  PRESETS,
+} from "../engine/bench/link.ts";
 import { Fault } from "../hw/fault.ts";
 import { integer } from "./_args.ts";
 import { nearest } from "./_nearest.ts";
 import { type Cell, type Out, tableText } from "./_out.ts";
-import { type BenchReport, machineLine, newReport, wrongKey } from "./_report.ts";
+import { type BenchReport, machineLine, newReport, optionLines, wrongKey } from "./_report.ts";
 
 const amount = v.pipe(v.number(), v.minValue(0));
 
@@ -32,6 +41,59 @@ export type LinkReport = Omit<BenchReport, "rows"> & { rows: LinkRow[] };
 
 const short = (n: number): string => n.toFixed(n >= 100 ? 0 : n >= 10 ? 1 : 2);
 
+/** The design, and what it had to do without. */
+const whose = (r: { design: string; without: string | null }): string =>
+  r.without === null ? r.design : `${r.design === "epnic" ? "" : `${r.design} `}- ${r.without}`;
+
+/** Parameters are named as keys of reports are: round_trip_ns. */
+const snake = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
+const KEYS = Object.keys(Object.values(PRESETS)[0]!) as (keyof LinkTiming)[];
+const PARAMETERS: readonly LinkParameter[] = [
+  "gen",
+  "width",
+  ...KEYS.filter((k): k is LinkParameter => !["name", "gen", "width"].includes(k)),
+];
+
+/** A link as the report has it. */
+const linkOf = (t: LinkTiming): Record<string, string | number> =>
+  Object.fromEntries([["name", t.name], ...PARAMETERS.map((k) => [snake(k), t[k]] as const)]);
+
+/** What --set says. @throws Fault E_USAGE */
+function parametersOf(text: string | undefined): Partial<Record<LinkParameter, number>> {
+  const set: Partial<Record<LinkParameter, number>> = {};
+  for (const item of text === undefined ? [] : text.split(",")) {
+    const [, name, value] = /^\s*([^=]*?)\s*=\s*(.*?)\s*$/.exec(item) ?? [];
+    if (name === undefined || value === undefined) {
+      throw new Fault(
+        "E_USAGE",
+        `--set is '${item}', expected NAME=VALUE`,
+        `names: ${PARAMETERS.map(snake).join(", ")}`,
+      );
+    }
+    const key = PARAMETERS.find((k) => snake(k) === name);
+    if (key === undefined) {
+      const guess = nearest(name, PARAMETERS.map(snake));
+      throw new Fault(
+        "E_USAGE",
+        `--set: a link has no parameter '${name}'`,
+        guess ? `did you mean '${guess}'?` : `one of ${PARAMETERS.map(snake).join(", ")}`,
+      );
+    }
+    set[key] = integer(`set ${name}`, value, 0, 1e6);
+  }
+  return set;
+}
+
+/** @throws Fault E_USAGE for a value that no link can have */
+function links(presets: readonly string[], set: string | undefined): LinkTiming[] {
+  try {
+    return linksOf(presets, parametersOf(set));
+  } catch (e) {
+    if (!(e instanceof Fault) || e.code !== "E_CONFIG") throw e;
+    throw new Fault("E_USAGE", `--set: ${e.message.replace(/\b[a-z]+(?:[A-Z][a-z]+)+\b/g, snake)}`);
+  }
+}
+
 export function linkTable(r: LinkReport): string {
   const head = [
     "link",
@@ -49,7 +111,7 @@ export function linkTable(r: LinkReport): string {
   ];
   const rows = r.rows.map((x): Cell[] => [
     x.preset,
-    x.without === null ? x.design : `- ${x.without}`,
+    whose(x),
     x.direction,
     x.frame_bytes,
     short(x.gbps),
@@ -61,7 +123,7 @@ export function linkTable(r: LinkReport): string {
     short(x.cpu_reads_per_frame),
     short(x.elements_per_frame),
   ]);
-  return `${machineLine({ ...r, rows: [] })}\n# simulated time; p50, p99, rtts: a lone frame; reads, el: CPU loads across the link and DMA elements a frame; "- x": epnic without x\n${tableText(head, rows)}`;
+  return `${machineLine({ ...r, rows: [] })}\n${optionLines({ ...r, rows: [] })}# simulated time; p50, p99, rtts: a lone frame; reads, el: CPU loads across the link and DMA elements a frame; "- x": the design without x\n${tableText(head, rows)}`;
 }
 
 /** @throws Fault E_CONFIG naming the key that is wrong */
@@ -99,14 +161,7 @@ export function compareLink(a: string, b: string, out: Out): number {
     out.print(
       tableText(
         ["link", "design", "direction", "bytes", "gb/s b/a", "p50 b/a"],
-        rows.map((r) => [
-          r.preset,
-          r.without === null ? r.design : `- ${r.without}`,
-          r.direction,
-          r.frame_bytes,
-          cell(r.rate),
-          cell(r.latency_p50),
-        ]),
+        rows.map((r) => [r.preset, whose(r), r.direction, r.frame_bytes, cell(r.rate), cell(r.latency_p50)]),
       ),
     );
   }
@@ -129,6 +184,7 @@ function names<T extends string>(flag: string, text: string, known: readonly T[]
 
 export interface LinkGiven {
   preset: string;
+  set?: string | undefined;
   design: string;
   ablation?: boolean | undefined;
   seed: string;
@@ -143,8 +199,9 @@ export async function benchLink(
   out: Out,
   done: (report: LinkReport, text: () => string) => void,
 ): Promise<number> {
+  const presets = names("preset", given.preset, Object.keys(PRESETS));
   const options = {
-    presets: names("preset", given.preset, Object.keys(PRESETS)),
+    links: links(presets, given.set),
     designs: names<Design>("design", given.design, DESIGNS),
     sizes,
     ablation: given.ablation === true,
@@ -152,16 +209,20 @@ export async function benchLink(
     turnNs: integer("turn-ns", given["turn-ns"], 1, 100_000),
     frameNs: integer("frame-ns", given["frame-ns"], 0, 100_000),
   };
+  if (options.ablation && !options.designs.some((d) => d === "epnic" || d === "epnic-vduse")) {
+    throw new Fault("E_USAGE", `--ablation is of epnic and epnic-vduse, --design is '${given.design}'`);
+  }
   (await import("./_jit.ts")).needJit();
   const report: LinkReport = {
     ...newReport("link", options.seed, {
-      presets: options.presets.join(","),
+      presets: presets.join(","),
       designs: options.designs.join(","),
       sizes: [...sizes],
       ablation: options.ablation,
       turn_ns: options.turnNs,
       frame_ns: options.frameNs,
     }),
+    links: options.links.map(linkOf),
     rows: [],
   };
   for (const row of measureLink(options)) {

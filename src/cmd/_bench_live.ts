@@ -5,7 +5,7 @@ import type { LiveRow } from "../engine/bench/live.ts";
 import { Fault } from "../hw/fault.ts";
 import { integer, seconds } from "./_args.ts";
 import { type Cell, type Out, tableText } from "./_out.ts";
-import { type BenchReport, machineLine, newReport, wrongKey } from "./_report.ts";
+import { type BenchReport, machineLine, newReport, optionLines, wrongKey } from "./_report.ts";
 
 const amount = v.pipe(v.number(), v.minValue(0));
 const spread = v.object({ min: amount, median: amount, max: amount });
@@ -64,7 +64,7 @@ export function liveTable(r: LiveReport): string {
     x.lost + x.dropped,
     (x.cpu_share.median * 100).toFixed(0),
   ]);
-  return `${machineLine({ ...r, rows: [] })}\n# out: to the host, in: from it, rtt in us, cpu: share of one CPU\n${tableText(head, rows)}`;
+  return `${machineLine({ ...r, rows: [] })}\n${optionLines({ ...r, rows: [] })}# out: to the host, in: from it, rtt in us, cpu: share of one CPU\n${tableText(head, rows)}`;
 }
 
 /** What a reader must know beside the figures. */
@@ -174,7 +174,19 @@ export async function benchLive(
   };
   (await import("./_jit.ts")).needJit();
   const report: LiveReport = {
-    ...newReport("live", null, { device, ...live, mtu: options.mtu, idle: options.idle }),
+    ...newReport("live", null, {
+      device,
+      ...live,
+      mtu: options.mtu,
+      personality: options.personality,
+      features: given.features === undefined ? null : String(given.features),
+      irq: options.irq,
+      fetch: options.fetch,
+      idle: options.idle,
+      cpu: common.cpu,
+      host: options.host?.kind ?? null,
+      model_core: options.host === null ? null : options.modelCore,
+    }),
     rows: [],
   };
   const stop = { stop: false };

@@ -8,13 +8,19 @@ export const linkArgs = {
     default: "rk3588,rcar-s4,imx8mp",
     description: "link: links to model, separated by commas",
   },
+  set: {
+    type: "string",
+    valueHint: "LIST",
+    description:
+      "link: parameters of the links that shall be others than their presets', as mps=128,round_trip_ns=600 (docs/bench.md names all)",
+  },
   design: {
     type: "string",
     valueHint: "LIST",
     default: "epnic,epnic-vduse,edma-per-frame,memcpy-window",
     description: "link: designs to measure, separated by commas",
   },
-  ablation: { type: "boolean", description: "link: also without each of the optimisations" },
+  ablation: { type: "boolean", description: "link: also epnic and epnic-vduse without each of their optimisations" },
   seed: { type: "string", valueHint: "N", default: "1", description: "link: seed of everything random" },
   "turn-ns": {
     type: "string",

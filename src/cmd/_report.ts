@@ -167,6 +167,18 @@ export function machineLine(r: BenchReport): string {
   return `# epnic ${r.epnic}${r.commit ? ` (${r.commit})` : ""}, ${r.mode}, ${m.cpu} x${m.cpus} ${m.arch}, Linux ${m.kernel}, Bun ${r.bun}, JIT ${r.jit ? "on" : "off"}${r.seed === null ? "" : `, seed ${r.seed}`}`;
 }
 
+/** Below the machine: what was asked for, and the links it was measured on. */
+export function optionLines(r: BenchReport): string {
+  const text = (record: Readonly<Record<string, unknown>>): string =>
+    Object.entries(record)
+      .filter(([, value]) => value !== null)
+      .map(([key, value]) => ` ${key}=${String(value)}`)
+      .join("");
+  const links = (r.links ?? []).map(({ name, ...rest }) => `# link ${name}:${text(rest)}\n`);
+  const options = text(r.options);
+  return `${options === "" ? "" : `# options:${options}\n`}${links.join("")}`;
+}
+
 /** Medians in the manner of perftest; the spread of the CPU cost behind them. */
 export function reportTable(r: BenchReport): string {
   const head = [
@@ -195,7 +207,7 @@ export function reportTable(r: BenchReport): string {
     optional(x.spin_p999_ns),
     optional(x.elements_per_frame),
   ]);
-  return `${machineLine(r)}\n${tableText(head, rows)}`;
+  return `${machineLine(r)}\n${optionLines(r)}${tableText(head, rows)}`;
 }
 
 /** Warnings a reader needs beside the figures. */

@@ -127,6 +127,7 @@ test.skipIf(why !== "")("a whole run: JSON by the schema, also in the file, and 
     const got = JSON.parse(r.stdout) as LiveReport;
     expect(JSON.parse(readFileSync(file, "utf8"))).toEqual(got);
     expect(v.safeParse(v.array(LiveRowSchema), got.rows).success).toBe(true);
+    expect(got.options).toMatchObject({ mtu: 1500, personality: "auto", irq: "auto", fetch: "edma", host: "built-in" });
     expect([got.mode, got.options.device, got.rows.length]).toEqual(["live", "model", 3]);
     expect(got.rows.map((x) => x.lost + x.wrong)).toEqual([0, 0, 0]);
     lock(dir, "model").release();

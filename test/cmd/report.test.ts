@@ -196,6 +196,11 @@ describe("bench arguments", () => {
     [["bench", "cpu", "-o", "-"], "--output is '-', expected a file"],
     [["bench", "cpu", "-o", "/tmp/x", "--html", "/tmp/../tmp/x"], "--output and --html are both '/tmp/x'"],
     [["bench", "link", "--preset", "rk3558"], "did you mean 'rk3588'?"],
+    [["bench", "link", "--set", "mps"], "--set is 'mps', expected NAME=VALUE"],
+    [["bench", "link", "--set", "mpss=128"], "a link has no parameter 'mpss'"],
+    [["bench", "link", "--set", "round_trip_ns=-1"], "--set round_trip_ns is '-1', expected an integer from 0"],
+    [["bench", "link", "--set", "mps=100"], 'link timing "rk3588": mps is 100, it must be a power of two 128 to 4096'],
+    [["bench", "link", "--set", "ll_fetch_ns=0"], "ll_fetch_ns is 0, it must be at least 1"],
     [["bench", "link", "--design", "epnic,"], "--design is '', expected one of epnic, epnic-vduse"],
     [["bench", "link", "--runs", "4"], "--runs is for bench cpu and live, this is bench link"],
     [
@@ -242,6 +247,33 @@ test("bench link measures the sizes that are named, whatever they are, and each 
   expect(rows.map((x) => x.frame_bytes)).toEqual([60, 1514, 65000, 60, 1514, 65000, 60, 1514, 65000]);
 });
 
+test("bench link: parameters of the link can be set, and the report says all of them", async () => {
+  const flags = ["bench", "link", "-s", "64", "--preset", "imx8mp", "--design", "epnic"];
+  const [first, second] = [join(dir, "l1.json"), join(dir, "l2.json")];
+  const plain = await cli([...flags, "-o", first]);
+  expect(plain.stdout).toMatch(
+    /^# link imx8mp: gen=3 width=1 mps=128 mrrs=512 rcb=64 completion=128 tags=16 .*round_trip_ns=900/m,
+  );
+  const set = await cli([...flags, "--set", "mps=256, round_trip_ns=600", "--json", "-o", second]);
+  const report = JSON.parse(set.stdout) as LinkReport;
+  expect(report.links).toEqual([expect.objectContaining({ name: "imx8mp", mps: 256, round_trip_ns: 600, tags: 16 })]);
+  const before = JSON.parse(await Bun.file(first).text()) as LinkReport;
+  const [x, y] = [before, report].map((r) => r.rows.find((row) => row.direction === "host_to_ep")!);
+  // two and a half round trips of a lone frame from the host
+  expect(x!.latency_us!.p50 - y!.latency_us!.p50).toBeGreaterThan(2.4 * 0.3);
+  expect(report.rows[0]!.limit_gbps).toBeGreaterThan(before.rows[0]!.limit_gbps * 1.05);
+  const both = await cli(["bench", "--compare", first, second]);
+  expect(both.stderr).toContain("not measured alike: imx8mp mps 128 and 256; imx8mp round_trip_ns 900 and 600");
+});
+
+test("bench link: what left out belongs to which design", async () => {
+  const flags = ["bench", "link", "-s", "64", "--preset", "imx8mp", "--ablation", "--design"];
+  const vduse = await cli([...flags, "epnic-vduse"]);
+  expect(vduse.stdout.match(/^imx8mp +epnic-vduse - second-channel +(ep_to_host|host_to_ep) /gm)).toHaveLength(2);
+  expect(vduse.stdout.match(/^imx8mp /gm)).toHaveLength(3 + 2);
+  expectFailure(await cli([...flags, "memcpy-window"]), 2, "--ablation is of epnic and epnic-vduse");
+});
+
 test("bench cpu measures, prints and writes", async () => {
   const [json, html] = [join(dir, "o.json"), join(dir, "o.html")];
   const r = await cli([
@@ -263,7 +295,8 @@ test("bench cpu measures, prints and writes", async () => {
     html,
   ]);
   expect(r.status).toBe(0);
-  expect(r.stdout.split("\n")[1]).toMatch(/^DIRECTION +BYTES +BATCH +NS\/FRAME/);
+  expect(r.stdout.split("\n")[1]).toBe("# options: sizes=60 batches=8 shape=single frames=20000 warmup=20000 runs=2");
+  expect(r.stdout.split("\n")[2]).toMatch(/^DIRECTION +BYTES +BATCH +NS\/FRAME/);
   const report = readReport(json);
   expect(report.rows.map((x) => x.direction)).toEqual(["ep_to_host", "host_to_ep", "both"]);
   for (const x of report.rows) {

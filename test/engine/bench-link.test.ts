@@ -3,6 +3,7 @@ import { expect, test } from "bun:test";
 import {
   type LinkBenchOptions,
   type LinkRow,
+  linksOf,
   measureLink,
   WITHOUT,
   type Without,
@@ -10,7 +11,7 @@ import {
 import { type LinkTiming, PRESETS, payloadLimit } from "../../src/hw/model/open-model.ts";
 
 const OPTIONS: LinkBenchOptions = {
-  presets: ["rk3588"],
+  links: linksOf(["rk3588"], {}),
   designs: ["epnic"],
   sizes: [64],
   ablation: false,
@@ -76,7 +77,11 @@ test("no row is over the limit of its link, and nothing stands still", () => {
 });
 
 test("every link is full at 1500 and 65000 bytes, with a TAP and with VDUSE, and no CPU read crosses it", () => {
-  const all = rows({ presets: Object.keys(PRESETS), designs: ["epnic", "epnic-vduse"], sizes: [1500, 65000] });
+  const all = rows({
+    links: linksOf(Object.keys(PRESETS), {}),
+    designs: ["epnic", "epnic-vduse"],
+    sizes: [1500, 65000],
+  });
   expect(all).toHaveLength(3 * 2 * 3 * 2);
   for (const r of all) {
     expect(r.cpu_reads_per_frame).toBe(0);
@@ -107,7 +112,7 @@ test("a lone frame to the host takes less than two round trips, interrupt includ
 test("a lone frame from the host: two and a half round trips, its bytes, two list fetches, and less than a quarter of a trip for the rest", () => {
   for (const preset of Object.keys(PRESETS)) {
     const t = PRESETS[preset]!;
-    const row = pick(rows({ presets: [preset] }), { direction: "host_to_ep", frame_bytes: 64 });
+    const row = pick(rows({ links: linksOf([preset], {}) }), { direction: "host_to_ep", frame_bytes: 64 });
     const perByte = 8 / (payloadLimit({ ...t, mps: 4096 }, "ep_to_host") / (4096 / (4096 + 24)));
     // notification, request and guess with entry, request and frame: headers, then payload
     const wire = (24 + 24 + (20 + 64 + 20 + 2) + 24 + (20 + 76)) * perByte;
@@ -137,9 +142,9 @@ test("notifications while the ring rests cost nothing while it does not: rates a
 }, 60_000);
 
 test("every optimisation has an off switch, and the report shows what it costs to be without", () => {
-  const off = rows({ ablation: true, sizes: [64, 1500] });
+  const off = rows({ ablation: true, designs: ["epnic", "epnic-vduse"], sizes: [64, 1500] });
   const both = (without: Without, direction: "ep_to_host" | "host_to_ep", frame_bytes: number): [LinkRow, LinkRow] => [
-    pick(off, { without: null, direction, frame_bytes }),
+    pick(off, { design: "epnic", without: null, direction, frame_bytes }),
     pick(off, { without, direction, frame_bytes }),
   ];
   for (const without of Object.keys(WITHOUT) as Without[])
@@ -150,7 +155,7 @@ test("every optimisation has an off switch, and the report shows what it costs t
   };
   /** A switch of looks is beside a host that does not tell its index, as all of them are. */
   const later = (without: Without, by: number, beside: Without | null = null): void => {
-    const on = pick(off, { without: beside, direction: "host_to_ep", frame_bytes: 64 });
+    const on = pick(off, { design: "epnic", without: beside, direction: "host_to_ep", frame_bytes: 64 });
     const without_ = pick(off, { without, direction: "host_to_ep", frame_bytes: 64 });
     expect(without_.latency_us!.p50 - on.latency_us!.p50).toBeGreaterThan(by);
   };
@@ -161,14 +166,13 @@ test("every optimisation has an off switch, and the report shows what it costs t
   expect(eager.elements_per_frame - calm.elements_per_frame).toBeGreaterThan(0.3);
   slower("dma-fetch", "host_to_ep", 64, 5);
   slower("header-in-place", "ep_to_host", 64, 1.5);
-  const vduse = rows({ designs: ["epnic-vduse"], sizes: [64, 1500] });
   for (const [without, frame_bytes, by] of [
     ["second-channel", 64, 1.2],
     ["second-channel", 1500, 1.015],
     ["equal-headers", 64, 1.4],
     ["equal-headers", 1500, 1.03],
   ] as const) {
-    const on = pick(vduse, { direction: "ep_to_host", frame_bytes });
+    const on = pick(off, { design: "epnic-vduse", without: null, direction: "ep_to_host", frame_bytes });
     const without_ = pick(off, { without, direction: "ep_to_host", frame_bytes });
     expect(on.mframes_per_s / without_.mframes_per_s).toBeGreaterThan(by);
   }

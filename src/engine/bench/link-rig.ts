@@ -4,14 +4,14 @@
  * nothing and react at the next turn of the loop.
  */
 
-import { type Direction, type LinkModel, openLink } from "../../hw/model/open-model.ts";
+import { type Direction, type LinkModel, type LinkTiming, openLink } from "../../hw/model/open-model.ts";
 import type { LocalBuffers, NetPort } from "../../hw/net-port.ts";
 import { HostBell } from "./host-bell.ts";
 import { benchPort } from "./rig.ts";
 import { buffersSpan, RING_SPAN, type Shape, Side } from "./side.ts";
 
 export interface LinkRigOptions {
-  readonly preset: string;
+  readonly timing: LinkTiming;
   readonly seed: number;
   readonly direction: Direction;
   readonly frameBytes: number;
@@ -49,7 +49,7 @@ export abstract class LinkRig {
     const { shape } = o;
     const area = 2 * RING_SPAN + buffersSpan(shape, o.frameBytes, o.ring);
     const mib = (n: number): number => Math.ceil(n / 2 ** 20) * 2 ** 20;
-    this.model = openLink(o.preset, o.seed, o.turnNs, mib(area) + (8 << 20), Math.max(mib(area), 16 << 20));
+    this.model = openLink(o.timing, o.seed, o.turnNs, mib(area) + (8 << 20), Math.max(mib(area), 16 << 20));
     const eq = this.model.controller.memory.alloc("eq.bench", area, 4096);
     const { host } = this.model;
     this.board = new Side(eq.ptr, eq.bus, eq.bus + 2 * RING_SPAN, o.ring, shape, o.frameBytes);

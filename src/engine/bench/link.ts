@@ -2,13 +2,20 @@
  * `bench link`: rates and latencies of several designs on the same model of a link, in simulated time. The same seed
  * gives the same figures on every machine. Method and assumptions: docs/bench.md.
  */
-import { type Direction, type LinkTiming, PRESETS, payloadLimit } from "../../hw/model/open-model.ts";
+import {
+  checkTiming,
+  type Direction,
+  type LinkTiming,
+  PRESETS,
+  payloadLimit,
+  preset,
+} from "../../hw/model/open-model.ts";
 import { TUNING } from "../tuning.ts";
 import { EpnicRig, FULL, type Variant } from "./link-epnic.ts";
 import { type LinkRig, type LinkRigOptions, shapeOf } from "./link-rig.ts";
 import { WindowRig } from "./link-window.ts";
 
-export { type Direction, PRESETS };
+export { type Direction, type LinkTiming, PRESETS };
 /** epnic-vduse: pieces of 4 KiB, two write channels; that is what VDUSE makes of epnic */
 export const DESIGNS = ["epnic", "epnic-vduse", "edma-per-frame", "memcpy-window"] as const;
 export type Design = (typeof DESIGNS)[number];
@@ -45,10 +52,11 @@ export type Without = keyof typeof WITHOUT;
 const OF_VDUSE: readonly Without[] = ["second-channel", "equal-headers"];
 
 export interface LinkBenchOptions {
-  readonly presets: readonly string[];
+  /** as linksOf() makes them */
+  readonly links: readonly LinkTiming[];
   readonly designs: readonly Design[];
   readonly sizes: readonly number[];
-  /** also epnic without each of its optimisations */
+  /** also the designs of ours without each of their optimisations */
   readonly ablation: boolean;
   readonly seed: number;
   /** simulated time of the board's CPU: a turn of the loop, a frame */
@@ -79,6 +87,18 @@ export interface LinkRow {
   elements_per_frame: number;
 }
 
+/** What a link has besides its name: the numbers of LinkTiming. */
+export type LinkParameter = Exclude<keyof LinkTiming, "name">;
+
+/** The links of presets, with some parameters set to something else. @throws Fault E_USAGE, E_CONFIG for one that makes no sense */
+export function linksOf(presets: readonly string[], set: Partial<Record<LinkParameter, number>>): LinkTiming[] {
+  return presets.map((name) => {
+    const link = { ...preset(name), ...set };
+    checkTiming(link);
+    return link;
+  });
+}
+
 const DIRECTIONS: readonly Direction[] = ["ep_to_host", "host_to_ep", "both"];
 /** simulated time before and while it is counted */
 const WARM_NS = 300_000;
@@ -107,17 +127,16 @@ class Pauses {
 }
 
 function measureRow(
-  preset: string,
+  timing: LinkTiming,
   design: Design,
   without: Without | null,
   direction: Direction,
   frameBytes: number,
   o: LinkBenchOptions,
 ): LinkRow {
-  const timing = PRESETS[preset] as LinkTiming;
   const shape = shapeOf(frameBytes, design === "epnic-vduse");
   const options: LinkRigOptions = {
-    preset,
+    timing,
     seed: o.seed,
     direction,
     frameBytes,
@@ -145,7 +164,7 @@ function measureRow(
   const gbps = (frames * frameBytes * 8) / ns;
   const limit = payloadLimit(timing, direction);
   const row: LinkRow = {
-    preset,
+    preset: timing.name,
     design,
     without,
     direction,
@@ -179,16 +198,18 @@ const STEPS = Array.from({ length: 21 }, (_, i) => i / 20);
 const at = (sorted: Float64Array, q: number): number =>
   sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))]! / 1000;
 
+/** Whose optimisation it is. */
+export const ownerOf = (without: Without): Design => (OF_VDUSE.includes(without) ? "epnic-vduse" : "epnic");
+
 /** Everything asked for, a row after the other. */
 export function* measureLink(o: LinkBenchOptions): Generator<LinkRow> {
-  for (const preset of o.presets) {
+  const left = o.ablation ? (Object.keys(WITHOUT) as Without[]).filter((w) => o.designs.includes(ownerOf(w))) : [];
+  for (const link of o.links) {
     for (const design of o.designs)
       for (const direction of DIRECTIONS)
-        for (const size of o.sizes) yield measureRow(preset, design, null, direction, size, o);
-    if (!o.ablation) continue;
-    for (const without of Object.keys(WITHOUT) as Without[])
+        for (const size of o.sizes) yield measureRow(link, design, null, direction, size, o);
+    for (const without of left)
       for (const direction of ["ep_to_host", "host_to_ep"] as const)
-        for (const size of o.sizes)
-          yield measureRow(preset, OF_VDUSE.includes(without) ? "epnic-vduse" : "epnic", without, direction, size, o);
+        for (const size of o.sizes) yield measureRow(link, ownerOf(without), without, direction, size, o);
   }
 }

@@ -14,10 +14,10 @@ import { HostMemory } from "./host-memory.ts";
 import type { HostOptions } from "./host-options.ts";
 import type { ModelOptions } from "./model-options.ts";
 import { GRANT_READ, GRANT_WRITE } from "./shadow.ts";
-import { type LinkTiming, preset } from "./timing.ts";
+import type { LinkTiming } from "./timing.ts";
 import { VfioUserHost } from "./vfio-user-host.ts";
 
-export { type Direction, type LinkTiming, PRESETS, payloadLimit } from "./timing.ts";
+export { checkTiming, type Direction, type LinkTiming, PRESETS, payloadLimit, preset } from "./timing.ts";
 
 /** Cores by name: what the databook options of real controllers amount to (dw-hardware.md 10 to 13). */
 export const MODEL_CORES = {
@@ -150,15 +150,14 @@ export interface LinkModel {
   close(): void;
 }
 
-/** Bus master on, MSI-X enabled. `turnNs`: simulated time of one turn of the service loop. @throws Fault E_USAGE for an unknown preset */
+/** Bus master on, MSI-X enabled. `turnNs`: simulated time of one turn of the service loop. @throws Fault E_CONFIG for a link that makes no sense */
 export function openLink(
-  named: string,
+  timing: LinkTiming,
   seed: number,
   turnNs: number,
   boardMemory: number,
   hostMemory: number,
 ): LinkModel {
-  const timing = preset(named);
   const endpoint = new EndpointModel({ seed, timing, turnNs, boardMemory, readChannels: 2, writeChannels: 2 });
   const host = new HostMemory({ bytes: hostMemory, base: 0x1_0000_0000, strict: false });
   const messages = { count: 0, at: 0 };
