@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import * as v from "valibot";
 import {
+  ALL_WITHOUT,
   DESIGNS,
   type Design,
   type LinkParameter,
@@ -193,32 +194,31 @@ export interface LinkGiven {
 }
 
 /** Measure; `done` prints and writes. */
-export async function benchLink(
+export function benchLink(
   given: LinkGiven,
   sizes: readonly number[],
   out: Out,
   done: (report: LinkReport, text: () => string) => void,
-): Promise<number> {
+): number {
   const presets = names("preset", given.preset, Object.keys(PRESETS));
   const options = {
     links: links(presets, given.set),
     designs: names<Design>("design", given.design, DESIGNS),
     sizes,
-    ablation: given.ablation === true,
+    without: given.ablation === true ? ALL_WITHOUT : [],
     seed: integer("seed", given.seed, 0, 2 ** 31 - 1),
     turnNs: integer("turn-ns", given["turn-ns"], 1, 100_000),
     frameNs: integer("frame-ns", given["frame-ns"], 0, 100_000),
   };
-  if (options.ablation && !options.designs.some((d) => d === "epnic" || d === "epnic-vduse")) {
+  if (given.ablation === true && !options.designs.some((d) => d === "epnic" || d === "epnic-vduse")) {
     throw new Fault("E_USAGE", `--ablation is of epnic and epnic-vduse, --design is '${given.design}'`);
   }
-  (await import("./_jit.ts")).needJit();
   const report: LinkReport = {
     ...newReport("link", options.seed, {
       presets: presets.join(","),
       designs: options.designs.join(","),
       sizes: [...sizes],
-      ablation: options.ablation,
+      ablation: given.ablation === true,
       turn_ns: options.turnNs,
       frame_ns: options.frameNs,
     }),

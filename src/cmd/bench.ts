@@ -138,6 +138,7 @@ async function link(given: ParsedArgs<typeof args>, out: Out): Promise<number> {
     : given.sizes === undefined
       ? [64, 1500, 65000]
       : list("sizes", given.sizes, 60, 65535);
+  (await import("./_jit.ts")).needJit();
   const { benchLink } = await import("./_bench_link.ts");
   const { linkHtml } = await import("./_link_html.ts");
   return benchLink(given, sizes, out, (report, text) => publish(out, given, report, text, () => linkHtml(report)));

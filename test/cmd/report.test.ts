@@ -241,6 +241,11 @@ test("what was measured is printed although the file took no more", async () => 
   expect(r.status).toBe(1);
 });
 
+test.each(["cpu", "link", "live"])("bench %s says what is missing where nothing may be compiled", async (mode) => {
+  const r = await cli(["bench", mode, ...(mode === "live" ? ["model"] : [])], { env: { BUN_JSC_useJIT: "0" } });
+  expectFailure(r, 77, "the JIT compiler is off", "unset BUN_JSC_useJIT");
+});
+
 test("bench link measures the sizes that are named, whatever they are, and each link and design once", async () => {
   const flags = ["-s", "60,1514,65000", "--preset", "imx8mp,imx8mp", "--design", "epnic,epnic", "--json"];
   const { rows } = JSON.parse((await cli(["bench", "link", ...flags])).stdout) as LinkReport;
@@ -270,7 +275,7 @@ test("bench link: what left out belongs to which design", async () => {
   const flags = ["bench", "link", "-s", "64", "--preset", "imx8mp", "--ablation", "--design"];
   const vduse = await cli([...flags, "epnic-vduse"]);
   expect(vduse.stdout.match(/^imx8mp +epnic-vduse - second-channel +(ep_to_host|host_to_ep) /gm)).toHaveLength(2);
-  expect(vduse.stdout.match(/^imx8mp /gm)).toHaveLength(3 + 2);
+  expect(vduse.stdout.match(/^imx8mp /gm)).toHaveLength(3 + 2 + 2);
   expectFailure(await cli([...flags, "memcpy-window"]), 2, "--ablation is of epnic and epnic-vduse");
 });
 

@@ -48,6 +48,7 @@ export const WITHOUT = {
   "equal-headers": VDUSE,
 } as const satisfies Record<string, Variant>;
 export type Without = keyof typeof WITHOUT;
+export const ALL_WITHOUT = Object.keys(WITHOUT) as Without[];
 /** rows of epnic-vduse. equal-headers: the host's header is longer than the board's (Linux from 6.17), so it is an element of its own */
 const OF_VDUSE: readonly Without[] = ["second-channel", "equal-headers"];
 
@@ -56,8 +57,8 @@ export interface LinkBenchOptions {
   readonly links: readonly LinkTiming[];
   readonly designs: readonly Design[];
   readonly sizes: readonly number[];
-  /** also the designs of ours without each of their optimisations */
-  readonly ablation: boolean;
+  /** also without these, each alone, where their design is asked for */
+  readonly without: readonly Without[];
   readonly seed: number;
   /** simulated time of the board's CPU: a turn of the loop, a frame */
   readonly turnNs: number;
@@ -203,7 +204,7 @@ export const ownerOf = (without: Without): Design => (OF_VDUSE.includes(without)
 
 /** Everything asked for, a row after the other. */
 export function* measureLink(o: LinkBenchOptions): Generator<LinkRow> {
-  const left = o.ablation ? (Object.keys(WITHOUT) as Without[]).filter((w) => o.designs.includes(ownerOf(w))) : [];
+  const left = o.without.filter((w) => o.designs.includes(ownerOf(w)));
   for (const link of o.links) {
     for (const design of o.designs)
       for (const direction of DIRECTIONS)
