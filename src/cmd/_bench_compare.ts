@@ -2,10 +2,19 @@
 import { Fault } from "../hw/fault.ts";
 import type { Out } from "./_out.ts";
 import { type Cell, tableText } from "./_out.ts";
-import { type BenchReport, type BenchRow, type ReportHead, readHead, readReport, significant } from "./_report.ts";
+import {
+  type BenchReport,
+  type BenchRow,
+  type ReportHead,
+  readHead,
+  readReport,
+  significant,
+  whose,
+} from "./_report.ts";
 
 export interface Comparison {
   design: string;
+  without: string | null;
   direction: string;
   frame_bytes: number;
   batch: number | null;
@@ -19,7 +28,7 @@ export interface Comparison {
 
 /** Rows of the same design, direction, size and batch side by side. */
 export function compareReports(a: BenchReport, b: BenchReport): Comparison[] {
-  const key = (r: BenchRow): string => `${r.design} ${r.direction} ${r.shape} ${r.frame_bytes} ${r.batch}`;
+  const key = (r: BenchRow): string => `${r.design} ${r.without} ${r.direction} ${r.shape} ${r.frame_bytes} ${r.batch}`;
   const out: Comparison[] = [];
   const rest = [...b.rows];
   for (const x of a.rows) {
@@ -29,6 +38,7 @@ export function compareReports(a: BenchReport, b: BenchReport): Comparison[] {
     const [p, q] = [x.ns_per_frame, y.ns_per_frame];
     out.push({
       design: x.design,
+      without: x.without,
       direction: x.direction,
       frame_bytes: x.frame_bytes,
       batch: x.batch,
@@ -43,8 +53,9 @@ export function compareReports(a: BenchReport, b: BenchReport): Comparison[] {
 
 export function comparisonTable(rows: readonly Comparison[]): string {
   return tableText(
-    ["direction", "bytes", "batch", "a ns/frame", "b ns/frame", "b/a", "beyond noise"],
+    ["design", "direction", "bytes", "batch", "a ns/frame", "b ns/frame", "b/a", "beyond noise"],
     rows.map((r) => [
+      whose(r),
       r.direction,
       r.frame_bytes,
       r.batch,

@@ -16,7 +16,7 @@ import { Fault } from "../hw/fault.ts";
 import { integer } from "./_args.ts";
 import { nearest } from "./_nearest.ts";
 import { type Cell, type Out, tableText } from "./_out.ts";
-import { type BenchReport, machineLine, newReport, optionLines, wrongKey } from "./_report.ts";
+import { type BenchReport, machineLine, newReport, optionLines, whose, wrongKey } from "./_report.ts";
 
 const amount = v.pipe(v.number(), v.minValue(0));
 
@@ -41,10 +41,6 @@ export const LinkRowSchema = v.object({
 export type LinkReport = Omit<BenchReport, "rows"> & { rows: LinkRow[] };
 
 const short = (n: number): string => n.toFixed(n >= 100 ? 0 : n >= 10 ? 1 : 2);
-
-/** The design, and what it had to do without. */
-const whose = (r: { design: string; without: string | null }): string =>
-  r.without === null ? r.design : `${r.design === "epnic" ? "" : `${r.design} `}- ${r.without}`;
 
 /** Parameters are named as keys of reports are: round_trip_ns. */
 const snake = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);

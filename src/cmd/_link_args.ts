@@ -20,7 +20,11 @@ export const linkArgs = {
     default: "epnic,epnic-vduse,edma-per-frame,memcpy-window",
     description: "link: designs to measure, separated by commas",
   },
-  ablation: { type: "boolean", description: "link: also epnic and epnic-vduse without each of their optimisations" },
+  ablation: {
+    type: "boolean",
+    description:
+      "cpu, link: also epnic and epnic-vduse without each of their optimisations: those that save CPU time, those of the link",
+  },
   seed: { type: "string", valueHint: "N", default: "1", description: "link: seed of everything random" },
   "turn-ns": {
     type: "string",

@@ -17,6 +17,8 @@ const spread = v.object({ min: positive, median: positive, max: positive });
 export const BenchRowSchema = v.object({
   /** as in `bench link`: whose data path, and which way frames went */
   design: v.string(),
+  /** what it had to do without; reports of older versions lack it */
+  without: v.optional(v.nullable(v.string()), null),
   direction: v.string(),
   /** bytes of a frame without the virtio-net header */
   frame_bytes: count,
@@ -167,6 +169,10 @@ export function machineLine(r: BenchReport): string {
   return `# epnic ${r.epnic}${r.commit ? ` (${r.commit})` : ""}, ${r.mode}, ${m.cpu} x${m.cpus} ${m.arch}, Linux ${m.kernel}, Bun ${r.bun}, JIT ${r.jit ? "on" : "off"}${r.seed === null ? "" : `, seed ${r.seed}`}`;
 }
 
+/** The design, and what it had to do without. */
+export const whose = (r: { design: string; without: string | null }): string =>
+  r.without === null ? r.design : `${r.design === "epnic" ? "" : `${r.design} `}- ${r.without}`;
+
 /** Below the machine: what was asked for, and the links it was measured on. */
 export function optionLines(r: BenchReport): string {
   const text = (record: Readonly<Record<string, unknown>>): string =>
@@ -182,6 +188,7 @@ export function optionLines(r: BenchReport): string {
 /** Medians in the manner of perftest; the spread of the CPU cost behind them. */
 export function reportTable(r: BenchReport): string {
   const head = [
+    "design",
     "direction",
     "bytes",
     "batch",
@@ -195,6 +202,7 @@ export function reportTable(r: BenchReport): string {
     "el/frame",
   ];
   const rows = r.rows.map((x) => [
+    whose(x),
     x.direction,
     x.frame_bytes,
     x.batch === null ? null : Number(x.batch.toFixed(1)),

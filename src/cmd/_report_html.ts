@@ -32,9 +32,10 @@ const PLOTS: readonly Plot[] = [
   { title: "Data rate", unit: "Gb/s", of: (r) => r.gbps },
 ];
 
-/** What one curve is of: the direction, and the batch when there are several. */
+/** What one curve is of: the direction, the batch when there are several, and what was left out. */
 function seriesName(r: BenchRow, rows: readonly BenchRow[]): string {
-  return rows.some((x) => x.batch !== r.batch) && r.batch !== null ? `${r.direction}, batch ${r.batch}` : r.direction;
+  const batch = rows.some((x) => x.batch !== r.batch) && r.batch !== null ? `, batch ${r.batch}` : "";
+  return `${r.direction}${batch}${r.without === null ? "" : ` without ${r.without}`}`;
 }
 
 function svg(rows: readonly BenchRow[], plot: Plot): string {

@@ -192,6 +192,7 @@ export default defineCommand({
       frames: integer("frames", args.frames, 1, 4e6),
       warmup: integer("warmup", args.warmup, 0, 1e8),
       runs: integer("runs", args.runs, 1, 1000),
+      ablation: args.ablation === true,
       cpu: args.cpu === undefined ? null : integer("cpu", args.cpu, 0, 1023),
     };
     (await import("./_jit.ts")).needJit();

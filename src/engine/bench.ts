@@ -2,8 +2,19 @@
 import type { Direction } from "../hw/model/open-model.ts";
 import { measureCpu, type Spread } from "./bench/cpu.ts";
 import { SHAPES, type Shape } from "./bench/rig.ts";
+import type { Tuning } from "./tuning.ts";
 
 export { SHAPES, type Shape };
+
+/** Optimisations that save CPU time and no link: switched off one by one here. `bench link` has the others. */
+export const CPU_WITHOUT = {
+  /** what landed and the rings of the host are attended to every turn */
+  "tend-after": { tendAfter: 0 },
+  /** chains of the board's driver are given back as soon as they landed */
+  "lazy-used": { lazyTurns: 0 },
+} as const satisfies Record<string, Partial<Tuning>>;
+export type CpuWithout = keyof typeof CPU_WITHOUT;
+const ALL: readonly (CpuWithout | null)[] = [null, ...(Object.keys(CPU_WITHOUT) as CpuWithout[])];
 
 export interface BenchOptions {
   sizes: readonly number[];
@@ -13,12 +24,16 @@ export interface BenchOptions {
   frames: number;
   warmup: number;
   runs: number;
+  /** also without each of CPU_WITHOUT */
+  ablation: boolean;
 }
 
 /** One line of the report; src/cmd has its schema. */
 export interface BenchResult {
   /** as in `bench link`; there is one here */
   design: "epnic";
+  /** what it had to do without, null: nothing */
+  without: CpuWithout | null;
   direction: Direction;
   shape: Shape;
   frame_bytes: number;
@@ -44,39 +59,48 @@ export interface BenchResult {
 const DIRECTIONS: readonly Direction[] = ["ep_to_host", "host_to_ep", "both"];
 const over = (s: Spread, n: number): Spread => ({ min: n / s.max, median: n / s.median, max: n / s.min });
 
+function measureRow(
+  frameBytes: number,
+  direction: Direction,
+  batch: number,
+  without: CpuWithout | null,
+  o: BenchOptions,
+): BenchResult {
+  const cpu = process.cpuUsage();
+  const wall = Bun.nanoseconds();
+  const tuning = without === null ? {} : CPU_WITHOUT[without];
+  const r = measureCpu({ shape: o.shape, direction, frameBytes, batch, tuning }, o);
+  const used = process.cpuUsage(cpu);
+  const share = ((used.user + used.system) * 1000) / (Bun.nanoseconds() - wall);
+  return {
+    design: "epnic",
+    without,
+    direction,
+    shape: o.shape,
+    frame_bytes: frameBytes,
+    batch,
+    burst: r.burst,
+    frames: r.frames,
+    runs: o.runs,
+    ns_per_frame: r.ns_per_frame,
+    mpps: over(r.ns_per_frame, 1000),
+    gbps: over(r.ns_per_frame, 8 * frameBytes),
+    block_frames: r.block_frames,
+    block_p50_ns: r.block_ns.p50,
+    block_p999_ns: r.block_ns.p999,
+    block_max_ns: r.block_ns.max,
+    spin_p999_ns: r.spin_p999_ns,
+    block_steps_ns: r.block_steps_ns,
+    elements_per_frame: r.elements_per_frame,
+    bytes_allocated: r.bytes_allocated,
+    cpu_share: Math.min(1, share),
+  };
+}
+
 /** Run everything asked for, a row after the other. Rates are what one CPU could do at that cost. */
 export function* measure(o: BenchOptions): Generator<BenchResult> {
-  for (const frameBytes of o.sizes) {
-    for (const direction of DIRECTIONS) {
-      for (const batch of o.batches) {
-        const cpu = process.cpuUsage();
-        const wall = Bun.nanoseconds();
-        const r = measureCpu({ shape: o.shape, direction, frameBytes, batch }, o);
-        const used = process.cpuUsage(cpu);
-        const share = ((used.user + used.system) * 1000) / (Bun.nanoseconds() - wall);
-        yield {
-          design: "epnic",
-          direction,
-          shape: o.shape,
-          frame_bytes: frameBytes,
-          batch,
-          burst: r.burst,
-          frames: r.frames,
-          runs: o.runs,
-          ns_per_frame: r.ns_per_frame,
-          mpps: over(r.ns_per_frame, 1000),
-          gbps: over(r.ns_per_frame, 8 * frameBytes),
-          block_frames: r.block_frames,
-          block_p50_ns: r.block_ns.p50,
-          block_p999_ns: r.block_ns.p999,
-          block_max_ns: r.block_ns.max,
-          spin_p999_ns: r.spin_p999_ns,
-          block_steps_ns: r.block_steps_ns,
-          elements_per_frame: r.elements_per_frame,
-          bytes_allocated: r.bytes_allocated,
-          cpu_share: Math.min(1, share),
-        };
-      }
-    }
-  }
+  for (const without of o.ablation ? ALL : [null])
+    for (const frameBytes of o.sizes)
+      for (const direction of DIRECTIONS)
+        for (const batch of o.batches) yield measureRow(frameBytes, direction, batch, without, o);
 }

@@ -27,6 +27,7 @@ afterAll(() => rmSync(dir, { recursive: true }));
 
 const row = (name: string, bytes: number, ns: number, more: Partial<BenchRow> = {}): BenchRow => ({
   design: "epnic",
+  without: null,
   direction: name,
   frame_bytes: bytes,
   batch: 32,
@@ -192,6 +193,7 @@ describe("bench arguments", () => {
     [["bench", "live", "model", "-b", "4"], "--batch is for bench cpu, this is bench live"],
     [["bench", "cpu", "--device", "a4"], "bench cpu runs on a model, --device is 'a4'"],
     [["bench", "live", "model", "-d", "a4"], "two devices are named: 'model' and --device 'a4'"],
+    [["bench", "live", "model", "--ablation"], "--ablation is for bench cpu and link, this is bench live"],
     [["bench", "cpu", "-n", "4000001"], "--frames is '4000001', expected an integer from 1 to 4000000"],
     [["bench", "cpu", "-o", "-"], "--output is '-', expected a file"],
     [["bench", "cpu", "-o", "/tmp/x", "--html", "/tmp/../tmp/x"], "--output and --html are both '/tmp/x'"],
@@ -300,8 +302,10 @@ test("bench cpu measures, prints and writes", async () => {
     html,
   ]);
   expect(r.status).toBe(0);
-  expect(r.stdout.split("\n")[1]).toBe("# options: sizes=60 batches=8 shape=single frames=20000 warmup=20000 runs=2");
-  expect(r.stdout.split("\n")[2]).toMatch(/^DIRECTION +BYTES +BATCH +NS\/FRAME/);
+  expect(r.stdout.split("\n")[1]).toBe(
+    "# options: sizes=60 batches=8 shape=single frames=20000 warmup=20000 runs=2 ablation=false",
+  );
+  expect(r.stdout.split("\n")[2]).toMatch(/^DESIGN +DIRECTION +BYTES +BATCH +NS\/FRAME/);
   const report = readReport(json);
   expect(report.rows.map((x) => x.direction)).toEqual(["ep_to_host", "host_to_ep", "both"]);
   for (const x of report.rows) {

@@ -8,7 +8,7 @@ import type { LocalBuffers, NetPort } from "../../hw/net-port.ts";
 import { DataPath } from "../datapath.ts";
 import { EdmaFetcher } from "../fetch.ts";
 import { Interrupts } from "../interrupts.ts";
-import { TUNING } from "../tuning.ts";
+import { TUNING, type Tuning } from "../tuning.ts";
 import { addresses, buffersSpan, HDR, RING_SPAN, rxBuffer, SHAPES, type Shape, Side, txPieces } from "./side.ts";
 import { StandIn } from "./stand-in.ts";
 
@@ -24,6 +24,8 @@ export interface RigOptions {
   readonly frameBytes: number;
   /** frames the engine takes up in one turn at the most */
   readonly batch: number;
+  /** what is switched off */
+  readonly tuning?: Partial<Tuning>;
 }
 
 /**
@@ -121,7 +123,7 @@ export class CpuRig {
         // no limit here, but a word as in service: with a double the compiler makes other code
         inflightBytes: 1 << 30,
       },
-      { ...TUNING, idleChannel: false },
+      { ...TUNING, ...o.tuning, idleChannel: false },
     );
     this.dp.attach({
       rx: addresses(this.host.rx),
