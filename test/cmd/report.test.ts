@@ -273,6 +273,34 @@ test("bench link: parameters of the link can be set, and the report says all of 
   expect(both.stderr).toContain("not measured alike: imx8mp mps 128 and 256; imx8mp round_trip_ns 900 and 600");
 });
 
+test("bench link: the page has a curve for every design, the lone frames and the report, and loads nothing", async () => {
+  const [json, page] = [join(dir, "p.json"), join(dir, "p.html")];
+  const flags = ["-s", "64,256", "--preset", "imx8mp", "--design", "epnic,memcpy-window", "-o", json, "--html", page];
+  const r = await cli(["bench", "link", ...flags]);
+  expect(r.status).toBe(0);
+  const html = await Bun.file(page).text();
+  expect(html).not.toMatch(/NaN|Infinity|undefined|src=|href=|url\(|@import|https?:/);
+  const figures = [...html.matchAll(/<figcaption>(.*?)<\/figcaption>(.*?)<\/figure>/gs)];
+  const kinds = ["board to host", "host to board", "both directions"].flatMap((way) => [
+    `imx8mp, ${way}: share of what the link can carry`,
+    `imx8mp, ${way}: frames`,
+    ...(way === "both directions" ? [] : [`imx8mp, ${way}: a lone frame of 64 bytes`]),
+  ]);
+  expect(figures.map((f) => f[1]!)).toEqual(kinds);
+  for (const [, title, body] of figures) {
+    expect(body!.match(/<polyline /g)).toHaveLength(2);
+    expect(body!.match(/<circle /g)).toHaveLength(title!.includes("lone") ? 2 * 21 : 2 * 2);
+  }
+  const embedded = JSON.parse(html.match(/id="report">(.*)<\/script>/)![1]!) as LinkReport;
+  expect(embedded).toEqual(JSON.parse(await Bun.file(json).text()));
+  const share = embedded.rows.find((x) => x.design === "epnic" && x.direction === "both" && x.frame_bytes === 256)!;
+  expect(html).toContain(`<title>epnic, 256: ${share.share_of_limit.toPrecision(3)} share</title>`);
+  for (const x of embedded.rows) expect(x.share_of_limit).toBeCloseTo(x.gbps / x.limit_gbps, 9);
+  const same = JSON.parse((await cli(["bench", "--compare", json, json, "--json"])).stdout);
+  expect(same.rows).toHaveLength(2 * 3 * 2);
+  for (const x of same.rows) expect([x.rate, x.latency_p50 ?? 1]).toEqual([1, 1]);
+});
+
 test("bench link: what left out belongs to which design", async () => {
   const flags = ["bench", "link", "-s", "64", "--preset", "imx8mp", "--ablation", "--design"];
   const vduse = await cli([...flags, "epnic-vduse"]);
