@@ -80,6 +80,8 @@ export function liveWarnings(r: LiveReport): string[] {
       `the CPU was shared (as little as ${(Math.min(...shares) * 100).toFixed(0)} % was ours): rates and round trips are too bad`,
     );
   if (lost > 0) out.push(`${lost} echoes got no answer within 250 ms`);
+  if (r.rows.some((x) => x.case === "round_trip" && x.rtt_us === null && x.lost > 0))
+    out.push("no echo was answered: is --address in the network of --peer, and does the host answer pings?");
   return out;
 }
 

@@ -70,6 +70,8 @@ test("table and warnings", () => {
     "both         1514      64     0.250     3.028    0.250    3.028     12.5  40.3     3     98",
   ]);
   expect(liveWarnings(r)).toEqual(["3 echoes got no answer within 250 ms"]);
+  const mute = report([row("round_trip", 60, 0.08, { lost: 4, rtt_us: null })]);
+  expect(liveWarnings(mute)[1]).toContain("no echo was answered: is --address in the network of --peer");
   const bad = report([row("to_host", 60, 1, { cpu_share: flat(0.4) }), row("both", 60, 1, { wrong: 2 })]);
   expect(liveWarnings(bad)).toHaveLength(2);
 });

@@ -134,6 +134,30 @@ describe.skipIf(why !== "")("bench live on the model, a TAP in a namespace", () 
     expect(both.lost).toBeGreaterThan(0);
   }, 30_000);
 
+  test("frames above 1500 bytes: the built-in host takes the MTU, and one that does not is told", async () => {
+    namespace();
+    const { rows } = await measure({ sizes: [9014], mtu: 9000, seconds: 0.1 });
+    expect(rows.map((r) => [r.case, r.lost, r.wrong, r.dropped])).toEqual([
+      ["round_trip", 0, 0, 0],
+      ["to_host", 0, 0, 0],
+      ["both", 0, 0, 0],
+    ]);
+    expect(Math.abs(rows[0]!.frames_from_host - rows[0]!.frames_to_host)).toBeLessThanOrEqual(2);
+    const small = setInterval(() => {
+      Bun.spawnSync(["ip", "-n", NS, "link", "set", TAP, "mtu", "1500"], { stderr: "ignore" });
+    }, 50);
+    try {
+      const f = await fault(measure({ sizes: [9014], mtu: 9000, seconds: 0.3 }));
+      expect([f.code, f.message]).toEqual([
+        "E_HOST",
+        "the host answers echoes of 9014 bytes in fragments: its interface has a smaller MTU than 9000",
+      ]);
+      expect(f.hint).toContain("mtu 9000");
+    } finally {
+      clearInterval(small);
+    }
+  }, 20_000);
+
   test("a host without a driver, or without the address, ends with what to do", async () => {
     namespace();
     const host = { kind: "built-in", tap: TAP, netns: NS, options: { autoBind: false } } as const;
@@ -161,6 +185,11 @@ describe.skipIf(why !== "")("bench live on the model, a TAP in a namespace", () 
     expect(performance.now() - began).toBeLessThan(5000);
     expect((await measure({ sizes: [60], seconds: 0.05 })).rows).toHaveLength(3);
   }, 20_000);
+
+  test("one address for both ends is refused before anything is opened", async () => {
+    const f = await fault(measure({ peer: "198.18.0.1", host: null }));
+    expect([f.code, f.message]).toEqual(["E_USAGE", "--address and --peer are both 198.18.0.1"]);
+  });
 
   test("a frame size beyond the MTU is refused before anything is opened", async () => {
     const f = await fault(measure({ sizes: [60, 1515], host: null }));

@@ -4,6 +4,7 @@ import {
   FRAME_ARP_TELL,
   FRAME_ECHO_ASK,
   FRAME_ECHO_REPLY,
+  FRAME_FRAGMENT,
   FRAME_OTHER,
   parseIp,
   Station,
@@ -83,4 +84,18 @@ test("frames for others are nothing to us", () => {
 test("addresses", () => {
   expect([...(parseIp("198.18.255.0") ?? [])]).toEqual([198, 18, 255, 0]);
   for (const bad of ["1.2.3", "1.2.3.256", "1.2.3.4.5", "a.b.c.d", "1.2.3.-4", ""]) expect(parseIp(bad)).toBeNull();
+});
+
+test("a piece of an echo is no echo", () => {
+  const { a, b, wire } = pair();
+  a.echoAsk(wire, 0, 100);
+  for (const [flags, kind] of [
+    [0x4000, FRAME_ECHO_ASK],
+    [0x2000, FRAME_FRAGMENT],
+    [0x00b9, FRAME_FRAGMENT],
+  ] as const) {
+    wire[20] = flags >> 8;
+    wire[21] = flags & 0xff;
+    expect(b.classify(wire, 0, 100)).toBe(kind);
+  }
 });

@@ -14,6 +14,7 @@ import {
   FRAME_ARP_ASK,
   FRAME_ECHO_ASK,
   FRAME_ECHO_REPLY,
+  FRAME_FRAGMENT,
   MIN_FRAME,
   type Station,
 } from "./station.ts";
@@ -64,6 +65,8 @@ export class GeneratorPort implements NetPort {
   received = 0;
   echoes = 0;
   wrong = 0;
+  /** pieces of echoes: the host's interface does not take our MTU */
+  fragments = 0;
   /** echoes that did not come back in time */
   lost = 0;
   /** round trips of echoes in ns, the first `samples` of them valid; live.ts sets samples to 0 */
@@ -289,6 +292,7 @@ export class GeneratorPort implements NetPort {
   #look(at: number, len: number, now: number): void {
     const kind = this.station.classify(this.#pool.u8, at, len);
     if (kind === FRAME_ECHO_REPLY) this.#echoBack(at, len, now);
+    else if (kind === FRAME_FRAGMENT) this.fragments++;
     else if (kind === FRAME_ARP_ASK || kind === FRAME_ECHO_ASK) this.#answer(kind, at, len);
   }
 

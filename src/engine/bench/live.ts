@@ -95,6 +95,8 @@ interface Sample {
 const ASK_EVERY_NS = 200_000_000;
 const WARMUP_NS = 200_000_000;
 const DRAIN_MS = 1000;
+/** Linux: no netdev of a TAP takes more */
+const MOST_TAP_MTU = 65521;
 
 const spread = (values: readonly number[]): Spread => {
   const v = [...values].sort((a, b) => a - b);
@@ -112,7 +114,7 @@ function address(flag: string, text: string): Uint8Array {
 function hostOf(o: LiveOptions): ModelHostOptions {
   if (o.host === null) throw new Fault("E_CONFIG", "the model needs a host: built-in or vfio-user");
   if (o.host.kind === "vfio-user") return o.host;
-  const tap = { name: o.host.tap, netns: o.host.netns ?? "", ip: `${o.peer}/24` };
+  const tap = { name: o.host.tap, netns: o.host.netns ?? "", ip: `${o.peer}/24`, mtu: Math.min(o.mtu, MOST_TAP_MTU) };
   return { ...o.host, options: { ...o.host.options, tap } };
 }
 
@@ -142,6 +144,8 @@ class LiveBench {
     this.#log = log;
     this.#stop = stop;
     const station = new Station(STATION_MAC, address("address", o.address), address("peer", o.peer));
+    if (station.ip.every((b, i) => b === station.peerIp[i]))
+      throw new Fault("E_USAGE", `--address and --peer are both ${o.peer}`, "the station and the host need one each");
     const longest = o.mtu + 14;
     const large = o.sizes.find((s) => s > longest);
     if (large !== undefined)
@@ -252,11 +256,17 @@ class LiveBench {
     const port = this.#port;
     const { dp } = this.#parts;
     port.samples = 0;
-    port.lost = port.wrong = 0;
+    port.lost = port.wrong = port.fragments = 0;
     const { dropped } = dp.toHost;
     const all: Sample[] = [];
     for (let i = 0; i < this.#o.runs && !this.#stop.stop; i++) all.push(await this.#sample(kind, bytes));
     if (this.#stop.stop) return null;
+    if (port.fragments > 0)
+      throw new Fault(
+        "E_HOST",
+        `the host answers echoes of ${bytes} bytes in fragments: its interface has a smaller MTU than ${this.#o.mtu}`,
+        `on the host: ip link set IFNAME mtu ${this.#o.mtu}`,
+      );
     const of = (f: (s: Sample) => number): Spread => spread(all.map(f));
     const sum = (f: (s: Sample) => number): number => all.reduce((n, s) => n + f(s), 0);
     if (kind === "to_host" && sum((s) => s.toHost) === 0)

@@ -14,6 +14,9 @@ export const FRAME_ECHO_REPLY = 3;
 /** somebody pings us */
 export const FRAME_ECHO_ASK = 4;
 
+/** a piece of a packet to us: the peer's interface has a smaller MTU than ours */
+export const FRAME_FRAGMENT = 5;
+
 export const ETH_BYTES = 14;
 const IP_BYTES = 20;
 const ICMP_BYTES = 8;
@@ -169,6 +172,8 @@ export class Station {
     if (type === TYPE_ARP) return this.#classifyArp(u8, at + ETH_BYTES);
     if (type !== TYPE_IP || u8[at + ETH_BYTES] !== 0x45 || u8[at + ETH_BYTES + 9] !== PROTO_ICMP) return FRAME_OTHER;
     if (!this.#is(u8, at + ETH_BYTES + 16, this.ip)) return FRAME_OTHER;
+    // more fragments, or not the first one; a whole packet has at most "don't fragment" here
+    if ((get16(u8, at + ETH_BYTES + 6) & 0x3fff) !== 0) return FRAME_FRAGMENT;
     const icmp = at + ICMP_AT;
     if (u8[icmp] === ECHO_ASK) return FRAME_ECHO_ASK;
     if (u8[icmp] !== 0 || get16(u8, icmp + 4) !== IDENT) return FRAME_OTHER;

@@ -22,6 +22,8 @@ export interface HostTapOptions {
   netns: string;
   /** "10.0.0.1/24", or "" for none */
   ip?: string;
+  /** of the netdev where none was negotiated, as an administrator sets it */
+  mtu?: number;
 }
 
 export class HostTap implements HostEnd {
@@ -60,7 +62,8 @@ export class HostTap implements HostEnd {
         this.tap.setMac(mac);
       }
     }
-    if (f.mtu > 0) this.tap.setMtu(f.mtu);
+    const mtu = f.mtu > 0 ? f.mtu : (this.#o.mtu ?? 0);
+    if (mtu > 0) this.tap.setMtu(mtu);
     this.tap.setUp(true);
     if (this.#o.ip) setAddress(this.tap.name, this.#o.netns, this.#o.ip);
     this.#running = true;
