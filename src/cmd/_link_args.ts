@@ -11,8 +11,7 @@ export const linkArgs = {
   set: {
     type: "string",
     valueHint: "LIST",
-    description:
-      "link: parameters of the links that shall be others than their presets', as mps=128,round_trip_ns=600 (docs/bench.md names all)",
+    description: "link: other parameters than the presets', as mps=128,round_trip_ns=600; docs/bench.md names all",
   },
   design: {
     type: "string",
@@ -22,8 +21,7 @@ export const linkArgs = {
   },
   ablation: {
     type: "boolean",
-    description:
-      "cpu, link: also epnic and epnic-vduse without each of their optimisations: those that save CPU time, those of the link",
+    description: "cpu, link: also without each of the optimisations that show there",
   },
   seed: { type: "string", valueHint: "N", default: "1", description: "link: seed of everything random" },
   "turn-ns": {
