@@ -90,7 +90,7 @@ export const about: About = {
   synopsis: "[FLAGS] cpu | link | live DEVICE | --compare REPORT REPORT",
   description: [
     "cpu: time of the engine's data path a frame, one direction at a time and both, between two drivers in memory. The DMA is a stand-in outside of the clock and moves no payload, so this is what a board's CPU spends.",
-    "Prints the median, the least and the greatest of several measurements; mpps is what one CPU could do at that cost. block p50 and p99.9 are ns for a block of 32 frames a direction (8 of large ones), spin p99.9 the same of blocks as long that do nothing: what the machine itself adds.",
+    "Prints the median, the least and the greatest of several measurements; mpps is what one CPU could do at that cost. block p50 and p99.9 are ns for a block of 32 frames (8 of large ones, both directions together), spin p99.9 the same of blocks as long that do nothing: what the machine itself adds.",
     "link: the engine with a TAP and with VDUSE, and two designs that were published before, on a model of a PCIe link with time: rate as a share of what the link can carry, latency of a lone frame, CPU loads across the link. The same seed gives the same figures on every machine.",
     "live: the whole card on an attached device, with a station in this process where the board's interface would be. Three cases a size: round_trip, one ICMP echo at a time; to_host, frames that the host throws away; both, a window of echoes that the host's kernel answers. Every measurement ends by the clock, and a device that a run holds is refused.",
   ],
