@@ -10,8 +10,6 @@ export { SHAPES, type Shape };
 export const CPU_WITHOUT = {
   /** what landed and the rings of the host are attended to every turn */
   "tend-after": { tendAfter: 0 },
-  /** chains of the board's driver are given back as soon as they landed */
-  "lazy-used": { lazyTurns: 0 },
 } as const satisfies Record<string, Partial<Tuning>>;
 export type CpuWithout = keyof typeof CPU_WITHOUT;
 const ALL: readonly (CpuWithout | null)[] = [null, ...(Object.keys(CPU_WITHOUT) as CpuWithout[])];

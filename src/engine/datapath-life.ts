@@ -101,16 +101,7 @@ export class DataPathLife {
     this.hqTx = new HostRing("hq.tx", 0, ctrl.memory, fetcher, maxQueue, tuning, spare);
     this.eqRx = new BoardRing("eq.rx", DESC_F_WRITE, port.rx, port.buffers, scratch);
     this.eqTx = new BoardRing("eq.tx", 0, port.tx, port.buffers, scratch);
-    this.toHost = new ToHost(
-      this.eqTx,
-      this.hqRx,
-      channels.write,
-      irq,
-      ctrl.memory,
-      limits,
-      tuning.lazyTurns,
-      tuning.coalesce,
-    );
+    this.toHost = new ToHost(this.eqTx, this.hqRx, channels.write, irq, ctrl.memory, limits, tuning.coalesce);
     this.toBoard = new ToBoard(this.eqRx, this.hqTx, channels.read, channels.write, irq, limits, tuning.coalesce);
     this.vigil = new Vigil(this.ch, this.hqRx, this.hqTx, this.toHost, this.toBoard, tuning.vigil);
   }

@@ -21,8 +21,7 @@ const REC_BYTES = 2;
 const OWED_BYTES = 96 * 1024;
 /** elements of others in front of which used elements are not announced at once */
 const LINE = 6;
-/** chains under way from which on the board's driver gets them back as soon as they are done */
-const LAZY_CHAINS = 32;
+
 export class ToHost extends PairToHost {
   bursts = 0;
   elements = 0;
@@ -35,11 +34,9 @@ export class ToHost extends PairToHost {
   private readonly rec = new Int32Array(RECORDS * REC_WORDS);
   private recHead = 0;
   private recTail = 0;
-  private readonly lazyTurns: number;
   private readonly coalesce: number;
   /** bytes of the frames that are put and not announced */
   private owedBytes = 0;
-  private lazy = 0;
 
   constructor(
     eq: BoardRing,
@@ -48,12 +45,10 @@ export class ToHost extends PairToHost {
     irq: Interrupts,
     memory: DmaMemory,
     limits: DirectionLimits,
-    lazyTurns = 0,
     coalesce = 1,
   ) {
     super(eq, hq, ch, memory, limits);
     this.irq = irq;
-    this.lazyTurns = lazyTurns;
     this.coalesce = coalesce;
   }
 
@@ -153,17 +148,6 @@ export class ToHost extends PairToHost {
     const { rec, eq, recTail } = this;
     const done = this.ch.doneCount;
     if (((done - rec[(this.recHead & (RECORDS - 1)) * REC_WORDS]!) | 0) < 0) return 0;
-    // While the board has more under way it can wait a little, and its driver is told about many chains at once.
-    if (
-      this.lazy < this.lazyTurns &&
-      this.inflight * 2 < this.limits.inflightBytes &&
-      eq.taken < LAZY_CHAINS &&
-      ((done - rec[((recTail - 1) & (RECORDS - 1)) * REC_WORDS]!) | 0) < 0
-    ) {
-      this.lazy++;
-      return 0;
-    }
-    this.lazy = 0;
     let frames = 0;
     let bytes = 0;
     let k = this.recHead;

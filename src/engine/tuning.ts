@@ -31,8 +31,6 @@ export interface Tuning {
   readonly tendAfter: number;
   /** fetch receive buffers when half of the ring is left; off: when none is left */
   readonly prefetch: boolean;
-  /** turns that the board's driver may wait for chains it sent while more of them are under way; 0: none */
-  readonly lazyTurns: number;
 }
 
 export const TUNING: Tuning = {
@@ -52,7 +50,6 @@ export const TUNING: Tuning = {
   guess: true,
   tendAfter: 64,
   prefetch: true,
-  lazyTurns: 8,
 };
 
 /** How much of one direction may be under way. */

@@ -95,6 +95,5 @@ test("--ablation: rows without each optimisation of the CPU, which is really off
   };
   // used elements and index go out for every frame, not for those of several turns together
   expect(of("tend-after").elements_per_frame).toBeGreaterThan(2 * of(null).elements_per_frame);
-  expect(of("lazy-used").elements_per_frame).toBeCloseTo(of(null).elements_per_frame, 1);
   expect([...measure({ ...o, ablation: false })].map((r) => r.without)).toEqual([null, null, null]);
 });
