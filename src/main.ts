@@ -52,8 +52,9 @@ function printVersion(out: Out): number {
 
 /** @returns the exit status */
 export async function main(argv: readonly string[]): Promise<number> {
-  // a child of ourselves (hw/vdpa.ts), not a command
+  // children of ourselves (hw/vdpa.ts, cmd/_bench_row.ts), not commands
   if (argv[0] === "__vdpa") return (await import("./hw/vdpa.ts")).vdpaMain(argv.slice(1));
+  if (argv[0] === "__bench_row") return (await import("./cmd/_bench_row.ts")).rowMain(argv.slice(1));
   let out = new Out({
     json: given(argv, "json", "j"),
     pretty: given(argv, "pretty", "p"),

@@ -198,10 +198,12 @@ export default defineCommand({
     (await import("./_jit.ts")).needJit();
     const { newReport, reportTable, reportWarnings } = await import("./_report.ts");
     const { reportHtml } = await import("./_report_html.ts");
-    const { measure } = await import("../engine/bench.ts");
-    if (options.cpu !== null) (await import("../hw/affinity.ts")).pinTo(options.cpu);
+    const { casesOf } = await import("../engine/bench.ts");
+    const { measureApart } = await import("./_bench_row.ts");
     const report = newReport(mode, null, { ...options });
-    for (const row of measure(options)) {
+    for (const asked of casesOf(options)) {
+      const row = await measureApart(asked, options, options.cpu);
+      if (typeof row === "number") return row;
       report.rows.push(row);
       out.log.debug(`${row.direction} ${row.frame_bytes} B: ${row.ns_per_frame.median.toFixed(1)} ns/frame`);
     }

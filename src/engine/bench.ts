@@ -57,13 +57,29 @@ export interface BenchResult {
 const DIRECTIONS: readonly Direction[] = ["ep_to_host", "host_to_ep", "both"];
 const over = (s: Spread, n: number): Spread => ({ min: n / s.max, median: n / s.median, max: n / s.min });
 
-function measureRow(
-  frameBytes: number,
-  direction: Direction,
-  batch: number,
-  without: CpuWithout | null,
-  o: BenchOptions,
-): BenchResult {
+/** One row that is asked for. */
+export interface BenchCase {
+  readonly frameBytes: number;
+  readonly direction: Direction;
+  readonly batch: number;
+  readonly without: CpuWithout | null;
+}
+
+/** Everything asked for, a row after the other. */
+export function* casesOf(o: Pick<BenchOptions, "sizes" | "batches" | "ablation">): Generator<BenchCase> {
+  for (const without of o.ablation ? ALL : [null])
+    for (const frameBytes of o.sizes)
+      for (const direction of DIRECTIONS)
+        for (const batch of o.batches) yield { frameBytes, direction, batch, without };
+}
+
+/**
+ * Measure one row. A process should measure one alone, as a card has one data path: JSC takes what one object of a
+ * class alone has for constants, and makes slower code, some 8 ns a frame, once there was a second. Rates are what one
+ * CPU could do at that cost.
+ */
+export function measureRow(c: BenchCase, o: BenchOptions): BenchResult {
+  const { frameBytes, direction, batch, without } = c;
   const cpu = process.cpuUsage();
   const wall = Bun.nanoseconds();
   const tuning = without === null ? {} : CPU_WITHOUT[without];
@@ -93,12 +109,4 @@ function measureRow(
     bytes_allocated: r.bytes_allocated,
     cpu_share: Math.min(1, share),
   };
-}
-
-/** Run everything asked for, a row after the other. Rates are what one CPU could do at that cost. */
-export function* measure(o: BenchOptions): Generator<BenchResult> {
-  for (const without of o.ablation ? ALL : [null])
-    for (const frameBytes of o.sizes)
-      for (const direction of DIRECTIONS)
-        for (const batch of o.batches) yield measureRow(frameBytes, direction, batch, without, o);
 }

@@ -4,10 +4,10 @@
  * be another process. vdpaChild() starts this very program again with a hidden argument; vdpaMain() is what it runs.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { errnoName } from "./errno.ts";
 import { Fault } from "./fault.ts";
 import { AF_NETLINK, check, errnoText, libc, retry, SOCK_CLOEXEC, SOCK_RAW } from "./libc.ts";
+import { selfCommand } from "./self.ts";
 import {
   CTRL_ATTR_FAMILY_ID,
   CTRL_ATTR_FAMILY_NAME,
@@ -122,10 +122,7 @@ export class VdpaChild {
   private readonly pid: number;
 
   constructor(action: "add" | "del", name: string) {
-    // A compiled binary is its own script; from sources the interpreter needs the path of main.ts.
-    const compiled = import.meta.path.startsWith("/$bunfs/");
-    const script = compiled ? [] : [join(import.meta.dir, "../main.ts")];
-    const child = Bun.spawn([process.execPath, ...script, VDPA_ARGUMENT, action, name], {
+    const child = Bun.spawn([...selfCommand(), VDPA_ARGUMENT, action, name], {
       stdin: "ignore",
       stdout: "ignore",
       stderr: "inherit",

@@ -4,7 +4,7 @@ import { measureCpu } from "../../src/engine/bench/cpu.ts";
 import { heapBlocks } from "../../src/engine/bench/heap.ts";
 import { CpuRig } from "../../src/engine/bench/rig.ts";
 import { HDR, rxBuffer, SHAPES, type Shape, txPieces } from "../../src/engine/bench/side.ts";
-import { type CpuWithout, measure } from "../../src/engine/bench.ts";
+import { type CpuWithout, casesOf, measureRow } from "../../src/engine/bench.ts";
 import { TUNING } from "../../src/engine/tuning.ts";
 import type { Direction } from "../../src/hw/model/timing.ts";
 
@@ -87,7 +87,7 @@ test("what the heap takes shows, garbage included", () => {
 
 test("--ablation: rows without each optimisation of the CPU, which is really off", () => {
   const o = { sizes: [64], batches: [1], shape: "single", frames: 20_000, warmup: 20_000, runs: 1 } as const;
-  const all = [...measure({ ...o, ablation: true })];
+  const all = [...casesOf({ ...o, ablation: true })].map((c) => measureRow(c, { ...o, ablation: true }));
   const of = (without: CpuWithout | null) => {
     const found = all.filter((r) => r.without === without);
     expect(found.map((r) => r.direction)).toEqual(["ep_to_host", "host_to_ep", "both"]);
@@ -95,5 +95,5 @@ test("--ablation: rows without each optimisation of the CPU, which is really off
   };
   // used elements and index go out for every frame, not for those of several turns together
   expect(of("tend-after").elements_per_frame).toBeGreaterThan(2 * of(null).elements_per_frame);
-  expect([...measure({ ...o, ablation: false })].map((r) => r.without)).toEqual([null, null, null]);
+  expect([...casesOf({ ...o, ablation: false })].map((c) => c.without)).toEqual([null, null, null]);
 });

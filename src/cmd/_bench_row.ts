@@ -1,0 +1,48 @@
+/**
+ * Rows of `bench cpu`, each measured by a child of ourselves: in one process the rows behind the first would find code
+ * that was compiled for several data paths, which no card has (engine/bench.ts).
+ */
+import type { BenchCase, BenchOptions, BenchResult } from "../engine/bench.ts";
+import { selfCommand } from "../hw/self.ts";
+import { report } from "./_fault.ts";
+import { Out } from "./_out.ts";
+
+/** the hidden argument: `epnic __bench_row JSON` */
+const ROW_ARGUMENT = "__bench_row";
+
+interface Job {
+  readonly row: BenchCase;
+  readonly options: BenchOptions;
+  /** CPU to pin to */
+  readonly cpu: number | null;
+}
+
+/** What the child runs: one row on stdout, or the reason on stderr. @returns exit status */
+export async function rowMain(args: readonly string[]): Promise<number> {
+  try {
+    const { row, options, cpu } = JSON.parse(args[0] ?? "") as Job;
+    const { measureRow } = await import("../engine/bench.ts");
+    if (cpu !== null) (await import("../hw/affinity.ts")).pinTo(cpu);
+    process.stdout.write(JSON.stringify(measureRow(row, options)));
+    return 0;
+  } catch (e) {
+    return report(e, new Out({ json: false, pretty: false, verbose: 0, quiet: false, color: true }), "epnic bench");
+  }
+}
+
+/** Measure a row in a child. @returns the row, or the child's exit status when it said what is wrong, 128 for a signal */
+export async function measureApart(
+  row: BenchCase,
+  options: BenchOptions,
+  cpu: number | null,
+): Promise<BenchResult | number> {
+  const job: Job = { row, options, cpu };
+  const child = Bun.spawn([...selfCommand(), ROW_ARGUMENT, JSON.stringify(job)], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "inherit",
+  });
+  const text = await new Response(child.stdout).text();
+  const status = await child.exited;
+  return status === 0 ? (JSON.parse(text) as BenchResult) : child.signalCode === null ? status : 128;
+}
