@@ -4,6 +4,7 @@ import * as v from "valibot";
 import type { LiveRow } from "../engine/bench/live.ts";
 import { Fault } from "../hw/fault.ts";
 import { integer, seconds } from "./_args.ts";
+import { Interrupt, NO_ROWS } from "./_interrupt.ts";
 import { type Cell, type Out, tableText } from "./_out.ts";
 import { type BenchReport, machineLine, newReport, optionLines, wrongKey } from "./_report.ts";
 
@@ -191,14 +192,7 @@ export async function benchLive(
     }),
     rows: [],
   };
-  const stop = { stop: false };
-  let status = 0;
-  const onSignal = { SIGINT: () => end(130), SIGTERM: () => end(143) };
-  function end(code: number): void {
-    stop.stop = true;
-    status = code;
-  }
-  for (const [name, f] of Object.entries(onSignal)) process.on(name, f);
+  const stop = new Interrupt();
   const held = (await import("./_lock.ts")).lock(given["run-dir"], device);
   try {
     if (common.cpu !== null) (await import("../hw/affinity.ts")).pinTo(common.cpu);
@@ -210,14 +204,14 @@ export async function benchLive(
     }
   } finally {
     held.release();
-    for (const [name, f] of Object.entries(onSignal)) process.off(name, f);
+    stop.release();
   }
   if (report.rows.length === 0) {
-    out.log.warn("interrupted before the first measurement had ended: the report has no rows");
+    out.log.warn(NO_ROWS);
     if (out.options.json) out.json(report);
-    return status;
+    return stop.status;
   }
   for (const w of liveWarnings(report)) out.log.warn(w);
   done(report, () => liveTable(report));
-  return status;
+  return stop.status;
 }

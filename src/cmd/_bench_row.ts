@@ -5,6 +5,7 @@
 import type { BenchCase, BenchOptions, BenchResult } from "../engine/bench.ts";
 import { selfCommand } from "../hw/self.ts";
 import { report } from "./_fault.ts";
+import type { Interrupt } from "./_interrupt.ts";
 import { Out } from "./_out.ts";
 
 /** the hidden argument: `epnic __bench_row JSON` */
@@ -35,6 +36,7 @@ export async function measureApart(
   row: BenchCase,
   options: BenchOptions,
   cpu: number | null,
+  interrupt: Interrupt,
 ): Promise<BenchResult | number> {
   const job: Job = { row, options, cpu };
   const child = Bun.spawn([...selfCommand(), ROW_ARGUMENT, JSON.stringify(job)], {
@@ -42,6 +44,7 @@ export async function measureApart(
     stdout: "pipe",
     stderr: "inherit",
   });
+  interrupt.onStop = () => child.kill();
   const text = await new Response(child.stdout).text();
   const status = await child.exited;
   return status === 0 ? (JSON.parse(text) as BenchResult) : child.signalCode === null ? status : 128;

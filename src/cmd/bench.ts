@@ -200,12 +200,21 @@ export default defineCommand({
     const { reportHtml } = await import("./_report_html.ts");
     const { casesOf } = await import("../engine/bench.ts");
     const { measureApart } = await import("./_bench_row.ts");
+    const { Interrupt, NO_ROWS } = await import("./_interrupt.ts");
     const report = newReport(mode, null, { ...options });
+    const interrupt = new Interrupt();
     for (const asked of casesOf(options)) {
-      const row = await measureApart(asked, options, options.cpu);
+      const row = await measureApart(asked, options, options.cpu, interrupt);
+      if (interrupt.stop) break;
       if (typeof row === "number") return row;
       report.rows.push(row);
       out.log.debug(`${row.direction} ${row.frame_bytes} B: ${row.ns_per_frame.median.toFixed(1)} ns/frame`);
+    }
+    interrupt.release();
+    if (report.rows.length === 0) {
+      out.log.warn(NO_ROWS);
+      if (out.options.json) out.json(report);
+      return interrupt.status;
     }
     for (const w of reportWarnings(report)) out.log.warn(w);
     publish(
@@ -215,6 +224,6 @@ export default defineCommand({
       () => reportTable(report),
       () => reportHtml(report),
     );
-    return 0;
+    return interrupt.status;
   },
 });

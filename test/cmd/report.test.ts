@@ -353,3 +353,24 @@ test("the JIT's state is read from the mappings", () => {
   expect(jitIsOn("7fe33da7c000-7fe37da7c000 rwxp 00000000 00:00 0\n")).toBe(true);
   expect(jitIsOn("00400000-00452000 r-xp 00000000 08:02 173521 /usr/bin/rwxp\n7ff-800 rw-p 0 0\n")).toBe(false);
 });
+
+test("bench cpu that is interrupted reports the rows that are finished", async () => {
+  const command = [process.execPath, join(import.meta.dir, "../../src/main.ts"), "bench", "cpu", "-v", "--json"];
+  const child = Bun.spawn([...command, "-s", "60,512,1514", "-n", "1000", "-w", "300000", "-r", "1"], {
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const reader = child.stderr.getReader();
+  let said = "";
+  while (!said.includes("host_to_ep 60 B")) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error(`ended early: ${said}`);
+    said += new TextDecoder().decode(value);
+  }
+  child.kill("SIGTERM");
+  const { rows } = JSON.parse(await new Response(child.stdout).text()) as BenchReport;
+  expect(await child.exited).toBe(143);
+  expect(rows.length).toBeGreaterThanOrEqual(2);
+  expect(rows.length).toBeLessThan(9);
+  expect(rows.map((r) => r.direction).slice(0, 2)).toEqual(["ep_to_host", "host_to_ep"]);
+});

@@ -33,7 +33,7 @@ export interface RigOptions {
  * interrupts this CPU some hundred times a second shall not be in one of a thousand.
  */
 export function blockFrames(o: RigOptions): number {
-  const frames = o.frameBytes <= 9018 ? 32 : 8;
+  const frames = o.shape === "single" || o.frameBytes <= 9018 ? 32 : 8;
   return Math.max(o.batch, o.direction === "both" ? frames >> 1 : frames);
 }
 
