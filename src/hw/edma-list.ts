@@ -99,7 +99,7 @@ export class EdmaList {
     } else this.word = next;
   }
 
-  /** See DmaChannel. What put() keeps in fields is in locals here, which takes a third off. */
+  /** See DmaChannel. What put() keeps in fields is in locals here, which takes a fifth off. */
   putPieces(src: Int32Array, dst: Int32Array, bytes: number): number {
     const { i32, linkWord } = this;
     let { word: w, cb } = this;
