@@ -3,6 +3,7 @@
  * that was compiled for several data paths, which no card has (engine/bench.ts).
  */
 import type { BenchCase, BenchOptions, BenchResult } from "../engine/bench.ts";
+import { Fault } from "../hw/fault.ts";
 import { selfCommand } from "../hw/self.ts";
 import { report } from "./_fault.ts";
 import type { Interrupt } from "./_interrupt.ts";
@@ -31,7 +32,11 @@ export async function rowMain(args: readonly string[]): Promise<number> {
   }
 }
 
-/** Measure a row in a child. @returns the row, or the child's exit status when it said what is wrong, 128 for a signal */
+/**
+ * Measure a row in a child.
+ * @returns the row, or the child's exit status: it has said what is wrong, or was ended by `interrupt`
+ * @throws Fault E_SYS when somebody else ended the child
+ */
 export async function measureApart(
   row: BenchCase,
   options: BenchOptions,
@@ -47,5 +52,11 @@ export async function measureApart(
   interrupt.onStop = () => child.kill();
   const text = await new Response(child.stdout).text();
   const status = await child.exited;
-  return status === 0 ? (JSON.parse(text) as BenchResult) : child.signalCode === null ? status : 128;
+  if (status === 0) return JSON.parse(text) as BenchResult;
+  if (child.signalCode !== null && !interrupt.stop)
+    throw new Fault(
+      "E_SYS",
+      `the process that measured ${row.direction}, ${row.frameBytes} bytes, was ended by ${child.signalCode}`,
+    );
+  return status;
 }

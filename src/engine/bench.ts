@@ -74,8 +74,8 @@ export function* casesOf(o: Pick<BenchOptions, "sizes" | "batches" | "ablation">
 }
 
 /**
- * Measure one row. A process should measure one alone, as a card has one data path: JSC takes what one object of a
- * class alone has for constants, and makes slower code, some 8 ns a frame, once there was a second. Rates are what one
+ * Measure one row. A process should measure one alone, as a card has one data path: rows behind the first took some 8 ns
+ * a frame more at batch 1, it seems because JSC takes fields of a class's only object for constants. Rates are what one
  * CPU could do at that cost.
  */
 export function measureRow(c: BenchCase, o: BenchOptions): BenchResult {

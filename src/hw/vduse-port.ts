@@ -55,10 +55,7 @@ type Stage = "none" | "adding" | "there" | "deleting";
 export class VdusePort implements NetPort {
   readonly kind = "vduse";
   readonly netdev: string;
-  /**
-   * A frame lies in bounce pages, which this process maps for writing and Linux never copies back for what a driver
-   * maps towards its device (drivers/vdpa/vdpa_user/iova_domain.c: unmap copies for DMA_FROM_DEVICE only).
-   */
+  /** Bounce pages: mapped for writing here, and copied back for DMA_FROM_DEVICE only (Linux, vdpa_user/iova_domain.c). */
   readonly txHeaderWritable = true;
   readonly hdrLen = HEADER;
   readonly copiedBytes = 0;

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { commonArgs } from "../../src/cmd/_args.ts";
@@ -352,6 +352,25 @@ test("the JIT's state is read from the mappings", () => {
   expect(jitIsOn()).toBe(true);
   expect(jitIsOn("7fe33da7c000-7fe37da7c000 rwxp 00000000 00:00 0\n")).toBe(true);
   expect(jitIsOn("00400000-00452000 r-xp 00000000 08:02 173521 /usr/bin/rwxp\n7ff-800 rw-p 0 0\n")).toBe(false);
+});
+
+test("bench cpu says so when somebody ends the process that measures", async () => {
+  const command = [process.execPath, join(import.meta.dir, "../../src/main.ts"), "bench", "cpu", "-q"];
+  const child = Bun.spawn([...command, "-s", "60", "-w", "100000000"], { stdout: "pipe", stderr: "pipe" });
+  const measuring = (): string | undefined => {
+    const pids = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").split(" ").filter(Boolean);
+    return pids.find((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("__bench_row");
+      } catch {
+        return false; // git, which tells the commit, has ended meanwhile
+      }
+    });
+  };
+  while (measuring() === undefined) await Bun.sleep(20);
+  process.kill(Number(measuring()), "SIGKILL");
+  expect(await new Response(child.stderr).text()).toContain("measured ep_to_host, 60 bytes, was ended by SIGKILL");
+  expect(await child.exited).toBe(1);
 });
 
 test("bench cpu that is interrupted reports the rows that are finished", async () => {
