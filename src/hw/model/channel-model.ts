@@ -83,7 +83,7 @@ export class ChannelModel {
   moved = 0;
   /** elements executed by this channel */
   elements = 0;
-  /** with time: data is under way, so the old cycle bit of a slot read ahead does not stop the channel yet */
+  /** with time: data is under way, so what was found ahead (the old cycle bit, nothing behind a single transfer) does not stop the channel yet */
   deferStop = false;
   #latched = false;
   #pending = 0;
@@ -364,7 +364,7 @@ export class ChannelModel {
       this.control = this.#control1;
       return FETCHED;
     }
-    this.#stop();
+    if (!this.deferStop) this.#stop();
     return RESTS;
   }
 

@@ -172,6 +172,12 @@ export class EdmaModel {
     }
   }
 
+  /** writeReg() by the board's CPU: with time, it takes some. */
+  store(off: number, value: number, lanes: number): void {
+    this.timed?.cpuRegister();
+    this.writeReg(off, value, lanes);
+  }
+
   /** @param lanes mask of the bytes the access carries */
   writeReg(off: number, value: number, lanes: number): void {
     const v = value & lanes;

@@ -175,7 +175,7 @@ export class EndpointModel implements HostBus {
     const { config, edma, iatu } = this;
     const dma: WordSpace = {
       readWord: (off) => edma.readReg(off),
-      writeWord: (off, value, lanes) => edma.writeReg(off, value, lanes),
+      writeWord: (off, value, lanes) => edma.store(off, value, lanes),
     };
     const atu: WordSpace = {
       readWord: (off) => iatu.readUnrolled(off),
@@ -239,7 +239,7 @@ export class EndpointModel implements HostBus {
           if (off === ATU_VIEWPORT) iatu.selectViewport((iatu.viewport & ~lanes) | (value & lanes));
           else iatu.writeViewport(off - ATU_VIEWPORT_WINDOW, value, lanes);
         } else if (off >= EDMA_LEGACY_DBI && off < dmaEnd) {
-          if (legacy) edma.writeReg(off - EDMA_LEGACY_DBI, value, lanes);
+          if (legacy) edma.store(off - EDMA_LEGACY_DBI, value, lanes);
         } else config.dbiWrite(off, value, lanes);
       },
     };

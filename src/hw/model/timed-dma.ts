@@ -8,7 +8,7 @@
  */
 import { CAUSE_LOCAL } from "../edma.regs.ts";
 import { copy, mapAnonymous } from "../mem.ts";
-import { type ChannelModel, FETCHED, FOLLOWED, IDLE, STALE } from "./channel-model.ts";
+import { type ChannelModel, FETCHED, FOLLOWED, IDLE, SETTLING, STALE } from "./channel-model.ts";
 import type { Clock } from "./clock.ts";
 import { DmaLane } from "./dma-lane.ts";
 import type { EdmaModel } from "./edma-model.ts";
@@ -115,6 +115,12 @@ export class TimedDma {
     this.#postSmall(addr, ptr, 4, this.#lane(ch).id);
   }
 
+  /** The CPU's time for a store to one of the eDMA's registers. */
+  cpuRegister(): void {
+    const ns = this.timing.regWriteNs;
+    if (ns > 0) this.runTo(this.#clock.now + ns);
+  }
+
   /** The CPU's time for a store; it waits while the way up has more than a full buffer in front of it. */
   #cpuTime(): void {
     this.runTo(Math.max(this.#clock.now + this.timing.cpuWriteNs, this.wire.upFree - CPU_BUFFER * this.wire.nsPerByte));
@@ -185,7 +191,8 @@ export class TimedDma {
     const ch = lane.ch;
     ch.deferStop = lane.flight > 0;
     const got = ch.fetch();
-    const known = this.#clock.now + this.timing.llFetchNs;
+    // A single transfer is in the registers already.
+    const known = this.#clock.now + (ch.lle !== 0 ? this.timing.llFetchNs : 0);
     if (got === FETCHED) {
       lane.readySrc = (ch.sarHi >>> 0) * 4294967296 + (ch.sarLo >>> 0);
       lane.readyDst = (ch.darHi >>> 0) * 4294967296 + (ch.darLo >>> 0);
@@ -197,7 +204,7 @@ export class TimedDma {
       this.#push(known, FETCH, lane);
     } else {
       lane.fetching = false;
-      if (ch.state === STALE) this.#push(known, STOP, lane);
+      if (ch.state === STALE || ch.state === SETTLING) this.#push(known, STOP, lane);
       else if (ch.state === IDLE) this.drop(ch);
       else lane.refetch = true;
     }

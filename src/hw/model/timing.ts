@@ -35,6 +35,8 @@ export interface LinkTiming {
   /** ns the board's CPU spends for one posted write through the window, and the most bytes of one in a copy */
   readonly cpuWriteNs: number;
   readonly cpuWriteBytes: number;
+  /** ns the board's CPU spends for one store to a register of the controller */
+  readonly regWriteNs: number;
   /** ns from a host driver's new avail index to its notification on the link: a barrier, a load of the device's wish, a store */
   readonly hostNotifyNs: number;
 }
@@ -87,6 +89,7 @@ export function payloadLimit(t: LinkTiming, direction: Direction): number {
  * - round trip 800-900 ns, CPU read 100 ns more: published reads over an idle link take 0.5-1 us (Neugebauer et al.,
  *   "Understanding PCIe performance for end host networking", SIGCOMM 2018);
  * - CPU copies in 16-byte accesses, since a window is device memory for an arm64 core and nothing merges; 20 ns a store;
+ * - a store to a register of the controller takes what one to the window does: both end at the controller's bus port;
  * - a host's notification leaves 30 ns after its index: a barrier, a load of the wish, whose line the driver has just
  *   read the used index from, an indirect call and a store;
  * - tags, readElements, llFetchNs, elementNs: unknown for these cores; set so that one channel with large elements
@@ -104,6 +107,7 @@ const COMMON = {
   cpuReadBytes: 16,
   cpuWriteNs: 20,
   cpuWriteBytes: 16,
+  regWriteNs: 20,
   hostNotifyNs: 30,
 };
 
@@ -162,7 +166,7 @@ export function checkTiming(t: LinkTiming): void {
   rule(t.readElements >= 1 && t.readElements <= 16, `readElements is ${t.readElements}, it must be 1 to 16`);
   // a list that links to itself must not stop time
   rule(t.llFetchNs >= 1, `llFetchNs is ${t.llFetchNs}, it must be at least 1`);
-  for (const key of ["roundTripNs", "elementNs", "cpuReadNs", "cpuWriteNs", "hostNotifyNs"] as const)
+  for (const key of ["roundTripNs", "elementNs", "cpuReadNs", "cpuWriteNs", "regWriteNs", "hostNotifyNs"] as const)
     rule(t[key] >= 0, `${key} is ${t[key]}, it must not be negative`);
   for (const key of ["cpuReadBytes", "cpuWriteBytes"] as const)
     rule(t[key] >= 1 && t[key] <= 2048, `${key} is ${t[key]}, it must be 1 to 2048`);
