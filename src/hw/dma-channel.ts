@@ -32,6 +32,19 @@ export interface DmaChannel {
    */
   spread?(): void;
   gather?(): void;
+  /**
+   * Only where a channel can do without a list. Prepare one transfer that fire() begins with nothing but a doorbell; the next
+   * commit() undoes it. @returns false: the channel does not rest, or something is put and not committed
+   */
+  arm?(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): boolean;
+  /** Begin it, as one element that was put and committed. Only while `armed`. */
+  fire?(): void;
+  /** a transfer is prepared */
+  readonly armed?: boolean;
+  /** a transfer without a list is under way: what is committed now begins when it is done */
+  readonly alone?: boolean;
+  /** at rest: arm() is possible, and a doorbell begins what is committed next */
+  readonly rests?: boolean;
   /** Hand everything put since the last commit to the hardware (one fence), ring the doorbell when the channel rests. */
   commit(): void;
   /**

@@ -3,139 +3,44 @@
  * the progress register. Follows dw-hardware.md 2 and 3. Polling only: it needs no interrupt. HDMA native is not served
  * here.
  */
-import { CH_ABORT, CH_STUCK, type DmaChannel } from "./dma-channel.ts";
-import type { DmaRegion } from "./dma-memory.ts";
+import { CH_STUCK, type DmaChannel } from "./dma-channel.ts";
 import {
-  CAUSE_CA,
   CAUSE_GONE,
-  CAUSE_LL_FETCH,
-  CAUSE_LOCAL,
-  CAUSE_POISONED,
   CAUSE_POSITION,
-  CAUSE_TIMEOUT,
-  CAUSE_UNKNOWN,
-  CAUSE_UR,
   CS_HALTED,
   CS_RUNNING,
   CTL_CCS,
   CTL_CS_SHIFT,
   CTL_LLE,
-  contextOffset,
   DOORBELL_STOP,
-  EDMA,
-  EDMA_CH,
-  EDMA_MAX_CHANNELS,
-  EDMA_UN,
   EDMA_VP,
   INT_ABORT_SHIFT,
   LL_BYTES,
-  VIEWPORT_CONTEXT,
-  VIEWPORT_READ,
 } from "./edma.regs.ts";
-import { EdmaList } from "./edma-list.ts";
-import { Fault } from "./fault.ts";
+import { EdmaSingle, HOLD, LIST, REST, SETTLE, SINGLE } from "./edma-single.ts";
 import { wmb } from "./mem.ts";
-import type { Mmio } from "./mmio.ts";
 
-export interface EdmaChannelInfo {
-  readonly map: "edma-legacy" | "edma-unroll" | "hdma-compat";
-  readonly isWrite: boolean;
-  readonly index: number;
-  /** raise the local done status with the last element of a commit, and demand it before a doorbell (hazard b) */
-  readonly lie?: boolean;
-  /** leave done and abort interrupts unmasked; without it the channel is polled and masked */
-  readonly interrupts?: boolean;
-}
+export type { EdmaChannelInfo } from "./edma-context.ts";
 
 const VIEWPORT_SEL = EDMA_VP.VIEWPORT_SEL;
-/**
- * progress() calls that must find the channel stopped, on the same element, before any doorbell: CS may say stopped
- * while the channel is not idle inside yet (hazard b of dw-hardware.md 3), and a doorbell in that moment wedges it
- */
-const SETTLE = 2;
-/** the same when the last doorbell has shown no effect so far: it may still be on its way */
-const HOLD = 64;
-/** register reads to wait for the engine to go idle, some ms on silicon */
-const IDLE_POLLS = 20_000;
+/** progress() calls of a clean stop, some ms on silicon */
+const QUIESCE_POLLS = 20_000;
 
-export class EdmaChannel extends EdmaList implements DmaChannel {
-  readonly isWrite: boolean;
-  readonly index: number;
-  doneCount = 0;
-  lastError = 0;
+export class EdmaChannel extends EdmaSingle implements DmaChannel {
   rerings = 0;
-  /** doorbells written, re-rung ones included */
-  rings = 0;
-  /** error status registers as read at the last abort (write side: only errLo) */
-  errLo = 0;
-  errHi = 0;
 
-  private readonly dma: Mmio;
-  private readonly viewport: boolean;
-  private readonly powered: boolean;
-  private readonly lie: boolean;
-  private readonly interrupts: boolean;
-  private readonly select: number;
-  private readonly controlOff: number;
-  private readonly llpOff: number;
-  private readonly doorbellOff: number;
-  private readonly intStatusOff: number;
-
-  private commitCount = 0;
-  /** slot of element number doneCount */
-  private doneSlot = 0;
-  /** the engine is known to be stopped with nothing pending: only then commit() rings */
-  private resting = true;
-  /** the engine was seen to react to the last doorbell */
-  private acked = false;
   /** it was stopped with everything landed before it settled: the doorbell that is due then was not lost */
   private landed = false;
-  private stops = 0;
-
-  /**
-   * @param dma the eDMA block @param ll list memory; (size / 24) - 3 elements may be outstanding
-   * @throws Fault E_DMA when the channel number or the list's size is impossible
-   */
-  constructor(dma: Mmio, info: EdmaChannelInfo, ll: DmaRegion) {
-    super(ll);
-    if (!(info.index >= 0 && info.index < EDMA_MAX_CHANNELS))
-      throw new Fault("E_DMA", `channel ${info.index} of at most ${EDMA_MAX_CHANNELS} a direction`);
-    this.dma = dma;
-    this.isWrite = info.isWrite;
-    this.index = info.index;
-    this.viewport = info.map === "edma-legacy";
-    this.powered = info.map === "hdma-compat";
-    this.lie = info.lie ?? false;
-    this.interrupts = info.interrupts ?? false;
-    this.select = (info.isWrite ? 0 : VIEWPORT_READ) | info.index;
-    const context = this.viewport ? VIEWPORT_CONTEXT : contextOffset(info.isWrite, info.index);
-    this.controlOff = context + EDMA_CH.CH_CONTROL1;
-    this.llpOff = context + EDMA_CH.CH_LLP_LO;
-    this.doorbellOff = info.isWrite ? EDMA.WR_DOORBELL : EDMA.RD_DOORBELL;
-    this.intStatusOff = info.isWrite ? EDMA.WR_INT_STATUS : EDMA.RD_INT_STATUS;
-  }
 
   /**
    * Enable engine and channel and aim it at an empty list, in Linux's first-start order (dw-hardware.md 3); the
-   * doorbell comes with the first commit. Masks and error enables are shared by a direction and changed by RMW.
+   * doorbell comes with the first commit.
    */
   start(): void {
-    const d = this.dma;
-    const done = 1 << this.index;
-    const both = done | (done << INT_ABORT_SHIFT);
     this.emptyList();
     wmb();
-    d.st32(this.isWrite ? EDMA.WR_ENGINE_EN : EDMA.RD_ENGINE_EN, 1);
-    if (this.powered) d.st32((this.isWrite ? EDMA_UN.WR_CH_POWER : EDMA_UN.RD_CH_POWER) + 4 * this.index, 1);
-    const maskOff = this.isWrite ? EDMA.WR_INT_MASK : EDMA.RD_INT_MASK;
-    const mask = d.ld32(maskOff);
-    d.st32(maskOff, this.interrupts ? mask & ~both : mask | both);
-    const errOff = this.isWrite ? EDMA.WR_LL_ERR_EN : EDMA.RD_LL_ERR_EN;
-    d.st32(errOff, d.ld32(errOff) | done);
-    if (this.viewport) d.st32(VIEWPORT_SEL, this.select);
-    d.st32(this.controlOff, CTL_CCS | CTL_LLE);
-    d.st32(this.llpOff, this.busLo);
-    d.st32(this.llpOff + 4, Math.floor(this.ll.bus / 2 ** 32));
+    this.enable();
+    this.aim(this.ll.bus, CTL_CCS | CTL_LLE);
   }
 
   private emptyList(): void {
@@ -143,7 +48,7 @@ export class EdmaChannel extends EdmaList implements DmaChannel {
     this.doneSlot = 0;
     this.doneCount = this.putCount;
     this.commitCount = this.putCount;
-    this.resting = true;
+    this.phase = REST;
     this.acked = false;
     this.stops = 0;
   }
@@ -153,18 +58,39 @@ export class EdmaChannel extends EdmaList implements DmaChannel {
   }
 
   commit(): void {
-    if (!this.publish(this.lie)) return;
+    if (this.phase > REST) this.commitAside();
+    else if (this.publish(this.lie)) {
+      this.commitCount = this.putCount;
+      if (this.phase === REST) this.ring();
+    }
+  }
+
+  /** commit() while the list is left. */
+  private commitAside(): void {
+    if (!this.putting) return;
+    const rests = this.phase !== SINGLE;
+    if (rests && ((this.putCount - this.commitCount) | 0) === 1) {
+      this.fireElement();
+      return;
+    }
+    this.publish(this.lie);
     this.commitCount = this.putCount;
-    if (this.resting) this.ring();
+    if (rests) this.goOn();
+  }
+
+  /** The list takes over, with elements that wait on it. */
+  private goOn(): void {
+    this.toList();
+    this.ring();
   }
 
   private ring(): void {
-    this.resting = false;
+    this.phase = LIST;
     this.acked = false;
     this.stops = 0;
     this.landed = false;
     this.rings++;
-    if (this.lie) this.dma.st32(this.isWrite ? EDMA.WR_INT_CLEAR : EDMA.RD_INT_CLEAR, 1 << this.index);
+    if (this.lie) this.dma.st32(this.intClearOff, 1 << this.index);
     wmb();
     this.dma.st32(this.doorbellOff, this.index);
   }
@@ -194,7 +120,7 @@ export class EdmaChannel extends EdmaList implements DmaChannel {
   }
 
   progress(): number {
-    if (this.resting) return 0;
+    if (this.phase !== LIST) return this.phase === SINGLE ? this.progressSingle() : 0;
     const d = this.dma;
     // LLP first: a "stopped" read after it then covers everything before it, even when that status is the old one
     // from before a doorbell which the engine takes up between the two reads.
@@ -229,7 +155,7 @@ export class EdmaChannel extends EdmaList implements DmaChannel {
     if (this.lie && this.stops < HOLD && (d.ld32(this.intStatusOff) & (1 << this.index)) === 0) return 0;
     if (this.stops < (this.acked ? SETTLE : HOLD)) return 0;
     if (n === pending) {
-      this.resting = true;
+      this.phase = REST;
       return 0;
     }
     if (d.ld32(this.intStatusOff) & (1 << (INT_ABORT_SHIFT + this.index))) return this.fail(0);
@@ -238,33 +164,10 @@ export class EdmaChannel extends EdmaList implements DmaChannel {
     return 0;
   }
 
-  /** Fold this channel's bits of the error status registers (dw-hardware.md 1) into lastError. */
-  private fail(cause: number): number {
-    const d = this.dma;
-    const { index } = this;
-    const lo = d.ld32(this.isWrite ? EDMA.WR_ERR_STATUS : EDMA.RD_ERR_STATUS_LO);
-    const hi = this.isWrite ? 0 : d.ld32(EDMA.RD_ERR_STATUS_HI);
-    this.errLo = lo;
-    this.errHi = hi;
-    let c = cause;
-    if (cause !== CAUSE_GONE) {
-      if ((lo >>> index) & 1) c |= CAUSE_LOCAL;
-      if ((lo >>> (16 + index)) & 1) c |= CAUSE_LL_FETCH;
-      if ((hi >>> index) & 1) c |= CAUSE_UR;
-      if ((hi >>> (8 + index)) & 1) c |= CAUSE_CA;
-      if ((hi >>> (16 + index)) & 1) c |= CAUSE_TIMEOUT;
-      if ((hi >>> (24 + index)) & 1) c |= CAUSE_POISONED;
-    }
-    this.lastError = c || CAUSE_UNKNOWN;
-    return CH_ABORT;
-  }
-
-  private idle(): boolean {
-    const d = this.dma;
-    if (this.viewport) d.st32(VIEWPORT_SEL, this.select);
-    for (let i = 0; i < IDLE_POLLS; i++)
-      if (((d.ld32(this.controlOff) >>> CTL_CS_SHIFT) & 3) !== CS_RUNNING) return true;
-    return false;
+  private progressSingle(): number {
+    const rc = this.single();
+    if (this.phase !== SINGLE && this.commitCount !== this.doneCount) this.goOn();
+    return rc;
   }
 
   /**
@@ -272,27 +175,20 @@ export class EdmaChannel extends EdmaList implements DmaChannel {
    * them again. The databook's procedure is not public; this is disable, wait, clear, start over.
    */
   recover(): number {
-    const d = this.dma;
-    d.st32(this.isWrite ? EDMA.WR_ENGINE_EN : EDMA.RD_ENGINE_EN, 0);
-    if (!this.idle()) return CH_STUCK;
-    const done = 1 << this.index;
-    d.st32(this.isWrite ? EDMA.WR_INT_CLEAR : EDMA.RD_INT_CLEAR, done | (done << INT_ABORT_SHIFT));
+    if (!this.disable()) return CH_STUCK;
     this.start();
     return 0;
   }
 
   /** @returns 0 stopped with everything landed, CH_ABORT halted on an error, CH_STUCK had to be stopped and may not be */
   quiesce(): number {
-    const d = this.dma;
-    const done = 1 << this.index;
-    const maskOff = this.isWrite ? EDMA.WR_INT_MASK : EDMA.RD_INT_MASK;
-    d.st32(maskOff, d.ld32(maskOff) | done | (done << INT_ABORT_SHIFT));
-    for (let i = 0; i < IDLE_POLLS && !this.resting; i++) {
+    this.mask();
+    for (let i = 0; i < QUIESCE_POLLS && !this.rests; i++) {
       const rc = this.progress();
       if (rc < 0) return rc;
     }
-    if (this.resting) return 0;
-    d.st32(this.doorbellOff, DOORBELL_STOP | this.index);
+    if (this.rests) return 0;
+    this.dma.st32(this.doorbellOff, DOORBELL_STOP | this.index);
     this.idle();
     return CH_STUCK;
   }

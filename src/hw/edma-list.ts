@@ -39,7 +39,7 @@ export class EdmaList {
   protected readonly busLo: number;
   /** slot number of the link element */
   protected readonly linkSlot: number;
-  private readonly i32: Int32Array;
+  protected readonly i32: Int32Array;
   private readonly linkWord: number;
   /** next word to fill, control word of this lap */
   private word = 0;
@@ -73,6 +73,28 @@ export class EdmaList {
     this.word = 0;
     this.cb = 1;
     this.firstWord = -1;
+  }
+
+  /** Something was put and not committed. */
+  protected get putting(): boolean {
+    return this.firstWord >= 0;
+  }
+
+  /** slot that the next element takes, and its cycle bit */
+  protected get nextSlot(): number {
+    return this.word / LL_WORDS;
+  }
+  protected get cycle(): number {
+    return this.cb;
+  }
+
+  /** Free the slot of the only element that was put and not committed. @returns where its words are */
+  protected takeBack(): number {
+    const w = this.firstWord;
+    this.word = w;
+    this.cb = this.firstControl;
+    this.firstWord = -1;
+    return w;
   }
 
   /** See DmaChannel. */

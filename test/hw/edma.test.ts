@@ -1,111 +1,17 @@
 /** The eDMA block and its channels against the register-accurate model: bytes compared, faults of silicon on. */
-import { afterEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import type { Controller, CoreInfo } from "../../src/hw/controller.ts";
-import { CH_ABORT, type DmaChannel } from "../../src/hw/dma-channel.ts";
+import { CH_ABORT } from "../../src/hw/dma-channel.ts";
 import { dumpController } from "../../src/hw/dumps.ts";
 import { CAUSE_LL_FETCH, CAUSE_UR, causeText, EDMA, INT_ALL } from "../../src/hw/edma.regs.ts";
 import { channelCounts, detectDmaMap, Edma, versionText } from "../../src/hw/edma.ts";
 import { EdmaChannel } from "../../src/hw/edma-channel.ts";
 import { Fault } from "../../src/hw/fault.ts";
-import { EndpointModel } from "../../src/hw/model/endpoint.ts";
 import type { ModelOptions } from "../../src/hw/model/model-options.ts";
-import { COMMAND_MASTER, PCI_COMMAND } from "../../src/hw/pci.layout.ts";
 import { parseDump } from "../../src/hw/reg-table.ts";
 import { DumpMmio } from "../support/dump-mmio.ts";
-import { HOST_BASE, HOST_SIZE, TestHost } from "./model/bench-board.ts";
-
-const open: { host: TestHost; model: EndpointModel }[] = [];
-afterEach(() => {
-  for (const { host, model } of open.splice(0)) {
-    host.close();
-    model.memory.close();
-  }
-});
-
-function plug(options: Partial<ModelOptions>): { model: EndpointModel; ctrl: Controller; host: TestHost } {
-  const model = new EndpointModel({ boardMemory: 4 << 20, ...options });
-  const host = new TestHost(options.strict ?? false);
-  model.attach(host);
-  model.cfgWrite(PCI_COMMAND, 2, COMMAND_MASTER);
-  open.push({ host, model });
-  return { model, ctrl: model.controller(), host };
-}
-
-function rng(seed: number): () => number {
-  let s = seed | 0;
-  return () => {
-    s ^= s << 13;
-    s ^= s >>> 17;
-    s ^= s << 5;
-    return (s >>> 0) / 2 ** 32;
-  };
-}
-
-const SLOT = 64;
-
-/** Moves random pieces over one channel and compares every byte when the channel says that it landed. */
-class Mover {
-  checked = 0;
-  private put = 0;
-  private readonly slots: number;
-  private readonly len: Int32Array;
-  private readonly src: Int32Array;
-  private readonly board: { u8: Uint8Array; bus: number };
-
-  constructor(
-    private readonly ch: DmaChannel,
-    ctrl: Controller,
-    private readonly host: TestHost,
-    private readonly hostOff: number,
-    private readonly r: () => number,
-  ) {
-    this.slots = ch.capacity + 1;
-    this.len = new Int32Array(this.slots);
-    this.src = new Int32Array(this.slots);
-    this.board = ctrl.memory.alloc(`data-${ch.isWrite}`, this.slots * SLOT, 64);
-    const from = ch.isWrite ? this.board.u8 : host.u8.subarray(hostOff, hostOff + this.slots * SLOT);
-    for (let i = 0; i < from.length; i++) from[i] = r() * 256;
-  }
-
-  append(most: number): void {
-    const { ch, r, slots } = this;
-    let k = Math.min(most, ch.room());
-    if (k === 0) return;
-    for (; k > 0; k--) {
-      const slot = this.put % slots;
-      const len = 1 + Math.floor(r() * SLOT);
-      const src = Math.floor(r() * (slots * SLOT - len));
-      this.len[slot] = len;
-      this.src[slot] = src;
-      const dst = slot * SLOT;
-      const board = this.board.bus;
-      const host = HOST_BASE + this.hostOff;
-      const to = ch.isWrite ? this.host.u8 : this.board.u8;
-      const at = ch.isWrite ? this.hostOff + dst : dst;
-      to.fill(0xee, at, at + SLOT);
-      const sar = ch.isWrite ? board + src : host + src;
-      const dar = ch.isWrite ? host + dst : board + dst;
-      ch.put(len, sar | 0, Math.floor(sar / 2 ** 32), dar | 0, Math.floor(dar / 2 ** 32));
-      this.put++;
-    }
-    ch.commit();
-  }
-
-  check(): void {
-    const done = this.ch.doneCount;
-    for (; this.checked < done; this.checked++) {
-      const slot = this.checked % this.slots;
-      const from = this.ch.isWrite ? this.board.u8 : this.host.u8;
-      const to = this.ch.isWrite ? this.host.u8 : this.board.u8;
-      const f = this.src[slot]! + (this.ch.isWrite ? 0 : this.hostOff);
-      const t = slot * SLOT + (this.ch.isWrite ? this.hostOff : 0);
-      const len = this.len[slot]!;
-      for (let i = 0; i < len; i++)
-        if (to[t + i] !== from[f + i]) throw new Error(`element ${this.checked}, byte ${i} of ${len} differs`);
-      if (len < SLOT && to[t + len] !== 0xee) throw new Error(`element ${this.checked}: written past its ${len} bytes`);
-    }
-  }
-}
+import { Mover, plug, rng } from "../support/mover.ts";
+import { HOST_BASE, HOST_SIZE } from "./model/bench-board.ts";
 
 const TOTAL = 100_000;
 const cases: { name: string; options: Partial<ModelOptions> }[] = [

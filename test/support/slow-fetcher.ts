@@ -80,6 +80,21 @@ export class SlowFetcher implements Fetcher {
     this.done = this.committed = this.asked.length;
   }
 
+  rests(): boolean {
+    return false;
+  }
+  arm(): boolean {
+    return false;
+  }
+  armed(): boolean {
+    return false;
+  }
+  fire(): number {
+    throw new Error("nothing is prepared");
+  }
+  alone(): boolean {
+    return false;
+  }
   reset(): void {}
 }
 
