@@ -24,6 +24,15 @@ export interface Fetcher {
   reset(): void;
   /** nothing under way on it, its own things included */
   idle(): boolean;
+  /** At rest, so that arm() is possible. */
+  rests(): boolean;
+  /** Prepare one copy that fire() begins at once; the next commit() undoes it. @returns false: not now, or never */
+  arm(size: number, hostLo: number, hostHi: number, to: DmaRegion, off: number): boolean;
+  armed(): boolean;
+  /** Begin the copy that is prepared. @returns a mark for landed() */
+  fire(): number;
+  /** A copy that was prepared, or one like it, is under way: what is put now begins behind its end. */
+  alone(): boolean;
 }
 
 const TWO32 = 4294967296;
@@ -77,6 +86,23 @@ export class EdmaFetcher implements SpareFetcher {
   }
   landed(mark: number): boolean {
     return ((this.ch.doneCount - mark) | 0) >= 0;
+  }
+  rests(): boolean {
+    return this.ch.rests === true;
+  }
+  arm(size: number, hostLo: number, hostHi: number, to: DmaRegion, off: number): boolean {
+    const at = to.bus + off;
+    return this.ch.arm?.(size, hostLo, hostHi, at | 0, Math.floor(at / TWO32)) === true;
+  }
+  armed(): boolean {
+    return this.ch.armed === true;
+  }
+  fire(): number {
+    this.ch.fire!();
+    return this.ch.putCount;
+  }
+  alone(): boolean {
+    return this.ch.alone === true;
   }
   reset(): void {}
 }
@@ -164,6 +190,22 @@ export class WindowFetcher implements Fetcher {
 
   idle(): boolean {
     return true;
+  }
+
+  rests(): boolean {
+    return false;
+  }
+  arm(): boolean {
+    return false;
+  }
+  armed(): boolean {
+    return false;
+  }
+  fire(): number {
+    return 0;
+  }
+  alone(): boolean {
+    return false;
   }
 
   reset(): void {

@@ -110,6 +110,12 @@ export class HostDescs extends HostNotices {
     this.runLo = -1;
   }
 
+  /** fetchAt() as a copy that fire() begins. @returns false: not now */
+  protected armAt(via: Fetcher, bytes: number, lo: number, hi: number, add: number, off: number): boolean {
+    const at = (lo + add) | 0;
+    return via.arm(bytes, at, at >>> 0 < lo >>> 0 ? hi + 1 : hi, this.mem, off);
+  }
+
   protected fetchAt(via: Fetcher, bytes: number, lo: number, hi: number, add: number, off: number): void {
     const at = (lo + add) | 0;
     via.put(bytes, at, at >>> 0 < lo >>> 0 ? hi + 1 : hi, this.mem, off);

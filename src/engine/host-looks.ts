@@ -200,7 +200,8 @@ export class HostLooks extends HostUsed {
 
   /** A small read behind what matters: once the engine is at it, what is before it is known to be here; a stop takes longer. */
   protected putTail(via: Fetcher): void {
-    if (this.spare === null || !this.tuning.tail || via.room() < 2) return;
+    // What goes without a list shows its end at once.
+    if (this.spare === null || !this.tuning.tail || via.alone() || via.room() < 2) return;
     via.put(4, this.availLo, this.availHi, this.answers, LOOKS * LOOK_BYTES);
     via.commit();
   }

@@ -8,13 +8,9 @@
  */
 import { DESC_F_INDIRECT, DESC_F_NEXT } from "../hw/virtio.layout.ts";
 import { OK, R_DESC_INDEX, R_DESC_LOOP, R_INDIRECT, R_INDIRECT_NOT_NEGOTIATED } from "./codes.ts";
-import { GUESS, HostDescs, INDIRECT_MAX } from "./host-descs.ts";
+import { GUESS, INDIRECT_MAX } from "./host-descs.ts";
+import { HostGuess } from "./host-guess.ts";
 import type { RingAddresses } from "./host-used.ts";
-
-/** small reads that keep the payload's channel running behind a guess: three list fetches long */
-const KEEP = 3;
-/** rounds without a guess after guesses went wrong */
-const GUESS_PAUSE = 64;
 
 /** descriptors that take the link as long as the engine takes to begin an element, some 100 ns */
 const STRETCH = 16;
@@ -29,23 +25,14 @@ const ENTRIES = 1;
 const DESCS = 2;
 const TABLES = 3;
 
-export class HostMirror extends HostDescs {
+export class HostMirror extends HostGuess {
   /** free-running u16: entries before it are complete in the mirror */
   ready = 0;
 
   // the round under way: entries [seen, target)
   private state = IDLE;
-  private mark = 0;
-  /** the guess goes through the spare channel, up to this mark */
-  private split = false;
-  private sideMark = 0;
-  private seen = 0;
   private target = 0;
   private misses = 0;
-  private guessPause = 0;
-  /** neighbouring descriptors that the last chain had */
-  private span = 1;
-  private guessed = false;
 
   protected indirect = false;
 
@@ -58,9 +45,7 @@ export class HostMirror extends HostDescs {
     this.indirect = indirect;
     this.ready = this.seen = this.target = 0;
     this.state = IDLE;
-    this.split = false;
-    this.guessPause = 0;
-    this.span = 1;
+    this.attachGuess();
     this.via = this.fetcher;
   }
 
@@ -85,7 +70,10 @@ export class HostMirror extends HostDescs {
     if (this.state !== IDLE) rc = this.goOn();
     else if (this.listening && this.hostIdx === this.seen) this.hear();
     if (this.state === IDLE && rc >= 0 && this.hostIdx !== this.seen) rc = this.beginRound(wanted, busy);
-    else this.lookOn(wanted && this.state === IDLE, busy);
+    else {
+      this.lookOn(wanted && this.state === IDLE, busy);
+      if (this.hearing && this.state === IDLE) this.makeReady();
+    }
     return rc;
   }
 
@@ -105,49 +93,39 @@ export class HostMirror extends HostDescs {
 
   // --- rounds ---
 
-  private beginRound(wanted: boolean, busy: boolean): number {
-    const { seen, size, spare } = this;
-    const via = spare?.idle() && !this.fetcher.idle() ? spare : this.fetcher;
-    if (via.room() < 8) return OK;
-    this.via = via;
-    if (this.listening) this.roundBegins(this.used === seen);
-    const fresh = (this.hostIdx - seen) & 0xffff;
-    const slot = seen & this.mask;
-    const first = fresh < size - slot ? fresh : size - slot;
-    this.fetchAt(via, 2 * first, this.availLo, this.availHi, 4 + 2 * slot, 4 + 2 * slot);
-    if (first < fresh) this.fetchAt(via, 2 * (fresh - first), this.availLo, this.availHi, 4, 4);
+  private newRound(): void {
     this.target = this.hostIdx;
     this.round = (this.round + 1) | 0;
     this.runLo = -1;
     this.misses = 0;
-    this.guessed = this.tuning.guess && fresh < GUESS && this.used !== 0 && --this.guessPause < 0;
-    if (this.guessed) this.putGuess(busy);
+  }
+
+  private beginRound(wanted: boolean, busy: boolean): number {
+    const { seen, size, spare } = this;
+    const fresh = (this.hostIdx - seen) & 0xffff;
+    if (spare !== null && this.isReady(fresh, spare)) {
+      this.roundBegins(true);
+      this.newRound();
+      this.fireReady(spare);
+      this.state = ENTRIES;
+      return OK;
+    }
+    const via = spare?.idle() && !this.fetcher.idle() ? spare : this.fetcher;
+    if (via.room() < 8) return OK;
+    this.via = via;
+    if (this.listening) this.roundBegins(this.used === seen);
+    const slot = seen & this.mask;
+    const first = fresh < size - slot ? fresh : size - slot;
+    this.fetchAt(via, 2 * first, this.availLo, this.availHi, 4 + 2 * slot, 4 + 2 * slot);
+    if (first < fresh) this.fetchAt(via, 2 * (fresh - first), this.availLo, this.availHi, 4, 4);
+    this.newRound();
+    this.guess(fresh, busy);
     this.state = ENTRIES;
     this.mark = via.commit();
     if (this.guessed) this.putTail(via);
     if (wanted && this.write === 0 && this.tuning.pollAhead && !this.guessed && !this.rare)
       this.look(busy ? this.tuning.busyGap : this.tuning.pollGap);
     return !this.split && via.landed(this.mark) ? this.onEntries() : OK;
-  }
-
-  /** Linux hands descriptors out last freed first, so a lone frame often has the head of the one before, or the next. */
-  private putGuess(busy: boolean): void {
-    const { spare } = this;
-    const last = this.lastUsed();
-    let count = this.span > GUESS ? this.span : GUESS;
-    if (count > this.size) count = this.size;
-    const low = last + count <= this.size ? last : this.size - count;
-    for (let d = low; d < low + count; d++) this.stamp[d] = this.round;
-    // Both resting, their list fetches pass at the same time.
-    this.split =
-      this.tuning.bothChannels && !busy && spare !== null && this.via !== spare && spare.idle() && spare.room() > 8;
-    const via = this.split ? spare! : this.via;
-    this.fetchAt(via, count * 16, this.descLo, this.descHi, low * 16, this.descOff + low * 16);
-    if (!this.split) return;
-    this.sideMark = via.commit();
-    // The frame is put here once both are known. A running channel takes it up when the next of these is done; one that is
-    // about to stop does not see it until it has stopped and was rung.
-    for (let i = 0; i < KEEP; i++) this.putTail(via);
   }
 
   private onEntries(): number {
@@ -159,7 +137,7 @@ export class HostMirror extends HostDescs {
     if (rc === FAR) return this.needAll();
     this.state = DESCS;
     if (this.misses === 0 && this.runLo < 0) return this.closeChains();
-    if (this.guessed) this.guessPause = GUESS_PAUSE;
+    if (this.guessed) this.guessFailed();
     return this.await();
   }
 

@@ -19,6 +19,8 @@ export interface Tuning {
   readonly idleChannel: boolean;
   /** fetch the guessed descriptors on the payload's read channel while that rests, the entries beside them on the other one */
   readonly bothChannels: boolean;
+  /** what a lone frame needs is prepared in the channels' registers while its ring rests, and goes without their lists */
+  readonly single: boolean;
   /** fetch as many neighbours of a chain's head as the chain before had */
   readonly span: boolean;
   /** frames whose used elements go to the host together while the channel is busy with others; 1: none wait */
@@ -44,6 +46,7 @@ export const TUNING: Tuning = {
   tail: true,
   idleChannel: true,
   bothChannels: true,
+  single: true,
   span: true,
   coalesce: 64,
   pollAhead: true,

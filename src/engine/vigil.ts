@@ -9,7 +9,7 @@ import type { ToHost } from "./to-host.ts";
 
 /** short turns in a row, while only a notification is waited for, and while something is under way */
 const HEARING_TURNS = 16;
-const AWAITING_TURNS = 32;
+const AWAITING_TURNS = 64;
 /** whole turns with nothing under way before the first of them: the channels must have been seen to stop, and once more */
 const STILL = 3;
 /** while looks go on */

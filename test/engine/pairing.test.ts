@@ -124,6 +124,8 @@ for (const eventIdx of [false, true])
     ["two read channels", {}],
     ["one read channel", { readChannels: 1, writeChannels: 1 }],
     ["lost doorbells and stale fetches", { faults: { lostDoorbell: 0.2 } }],
+    ["data in pieces, doorbells only for the idle", { faults: { splitData: 0.3, notIdleDoorbell: true } }],
+    ["one context window for all channels", { dmaMap: "legacy", atu: "viewport" }],
   ] as const)
     test(`lone frames of the host, ${eventIdx ? "event index" : "flags"}, ${name}: by notification, and none is lost`, () => {
       const rig = new PairRig({ notices: true, eventIdx, indirect: false, seed: 17, model });
@@ -131,5 +133,10 @@ for (const eventIdx of [false, true])
       // The others find their ring busy, or asked of a moment ago.
       expect(rig.dp.hqTx.notices).toBeGreaterThan(TRICKLE / 2);
       expect(rig.dp.hqTx.listening).toBe(true);
+      // Chains of random shapes: after a wrong guess there is none for 64 rounds.
+      const { stats, edma } = rig.model;
+      if (edma.readChannels.length > 1) expect(rig.dp.hqTx.prepared).toBeGreaterThan(TRICKLE / 20);
+      else expect(rig.dp.hqTx.prepared).toBe(0);
+      expect([edma.contextWritesWhileBusy, stats.busyDoorbells, stats.deadDoorbells]).toEqual([0, 0, 0]);
       rig.close();
     }, 60_000);

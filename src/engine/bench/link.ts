@@ -25,7 +25,7 @@ const DEAF = { notices: false };
 
 const VDUSE: Variant = { ...FULL, lanes: 2 };
 
-/** What can be left out of epnic, each alone; what is for looks, and "notify-data" itself. What saves CPU time alone: ../bench.ts. */
+/** What can be left out of epnic, each alone; what is for looks, and "notify-data" itself; "tail" is for lists, beside "single-transfers". What saves CPU time alone: ../bench.ts. */
 export const WITHOUT = {
   batching: { ...FULL, burst: 1, tuning: { coalesce: 1 } },
   coalescing: { ...FULL, tuning: { coalesce: 1 } },
@@ -36,11 +36,12 @@ export const WITHOUT = {
   "idle-channel": { ...FULL, tuning: { ...DEAF, idleChannel: false } },
   "chain-span": { ...FULL, tuning: { span: false } },
   "busy-gap": { ...FULL, tuning: { ...DEAF, busyGap: 2 } },
-  tail: { ...FULL, tuning: { tail: false } },
+  tail: { ...FULL, tuning: { single: false, tail: false } },
   "calm-looks": { ...FULL, tuning: { ...DEAF, calmGap: TUNING.pollGap } },
   "notify-data": { ...FULL, tuning: DEAF },
   "short-turns": { ...FULL, tuning: { vigil: false } },
   "both-channels": { ...FULL, tuning: { bothChannels: false } },
+  "single-transfers": { ...FULL, tuning: { single: false } },
   guess: { ...FULL, tuning: { guess: false } },
   "header-in-place": FULL,
   "second-channel": FULL,
