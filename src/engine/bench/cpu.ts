@@ -17,7 +17,7 @@ export interface CpuResult {
   frames: number;
   /** frames that a turn with work began, mean */
   burst: number;
-  /** over the runs: each run's median over samples of 16 blocks */
+  /** over the runs: each run's median over samples of 32 blocks */
   ns_per_frame: Spread;
   /** all time over all frames, interruptions by other programs included */
   mean_ns_per_frame: number;
@@ -46,8 +46,8 @@ export interface CpuLimits {
 export const BLOCK_QUANTILES = [0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 1] as const;
 
 /** Blocks of one sample: several rounds of the ring fetches are in it. */
-const SAMPLE_BLOCKS = 16;
-const MOST_BLOCKS = 1 << 19;
+const SAMPLE_BLOCKS = 32;
+const MOST_BLOCKS = 1 << 20;
 
 const blockNs = new Float64Array(MOST_BLOCKS);
 const batchNs = new Float64Array(MOST_BLOCKS);

@@ -29,11 +29,11 @@ export interface RigOptions {
 }
 
 /**
- * Frames that each sender hands over at once: the engine works on them in turns of `batch`. A block is short, about 2 us: what
- * interrupts this CPU some hundred times a second shall not be in one of a thousand.
+ * Frames that each sender hands over at once: the engine works on them in turns of `batch`. Where a batch is not longer, a block is
+ * about 1 us: what interrupts this CPU some hundred times a second shall be in far less than one of a thousand.
  */
 export function blockFrames(o: RigOptions): number {
-  const frames = o.shape === "single" || o.frameBytes <= 9018 ? 32 : 8;
+  const frames = o.shape === "single" || o.frameBytes <= 9018 ? 16 : 4;
   return Math.max(o.batch, o.direction === "both" ? frames >> 1 : frames);
 }
 
