@@ -82,11 +82,6 @@ export class BoardRing {
     this.table = new Int32Array(buffers.u8.buffer, buffers.u8.byteOffset, whole >> 2);
   }
 
-  /** Entries that can be taken as of the last look at the avail index. */
-  get known(): number {
-    return (this.seen - this.next) & 0xffff;
-  }
-
   /** Entries that can be taken, after one fresh look at the avail index; or a negative code. */
   available(): number {
     const n = (this.seen - this.next) & 0xffff;

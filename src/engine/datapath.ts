@@ -21,45 +21,61 @@ export class DataPath extends DataPathLife {
   /** of them, frames to the host */
   private sent = 0;
   private tendWait = 0;
+  /** the last turn began behind one that moved nothing: the vigil may not be over */
+  private rested = true;
   /** toHost.starved as of the last turn */
   private starvedSeen = 0;
 
   /** @returns things done (0 = idle), or a negative code with culprit, a, b */
   turn(): number {
-    const { port, toHost } = this;
-    let work = 0;
-    let rc = 0;
+    const { port, moved } = this;
     // While frames move every turn, what landed meanwhile can wait a little; large bursts empty a ring.
-    this.tendWait -= this.moved + 1;
-    const short = this.vigil.left !== 0 && this.vigil.keep(this.moved);
-    const tend =
-      (this.moved === 0 && !short) || this.tendWait < 0 || this.irq.owed || port.generation !== this.generation;
-    this.brief = short && !tend;
+    this.tendWait = (this.tendWait - moved - 1) | 0;
+    let tend = this.tendWait < 0 || this.irq.owed || port.generation !== this.generation;
+    if (moved === 0) {
+      this.rested = true;
+      const short = this.vigil.left !== 0 && this.vigil.keep();
+      if (!short) tend = true;
+      this.brief = !tend;
+    } else if (this.rested) {
+      this.rested = false;
+      this.brief = false;
+      this.vigil.left = 0;
+    }
+    let work = 0;
     if (tend) {
       this.tendWait = this.tuning.tendAfter;
       work = this.tend();
       if (work < 0) return work;
     }
-    // While only the host sends, the board's ring is looked at when everything is.
-    const look = tend || this.sent !== 0 || this.moved === 0;
     this.moved = 0;
     if (!port.ready) return work;
-    rc = toHost.begin(look);
-    if (rc < 0) return this.fault(rc, toHost.culprit, toHost.a, toHost.b);
-    work += rc;
-    this.moved = this.sent = rc;
-    // The line is shorter than before only where channels were looked at.
-    if (tend) toHost.flush();
-    if (this.header !== null) {
-      rc = this.header.turn(this.hqTx, this.ch.read);
-      if (rc < 0) return this.fault(rc, "hq.tx", this.hdrLen, this.header.found);
-      if (rc === HEADER_WAIT) return work;
+    let begun = 0;
+    // While only the host sends, the board's ring is looked at when everything is: what else a frame of the board can wait
+    // for comes with that too.
+    if (tend || moved === 0 || this.sent !== 0) {
+      const { toHost } = this;
+      begun = toHost.begin();
+      if (begun < 0) return this.fault(begun, toHost.culprit, toHost.a, toHost.b);
+      this.sent = begun;
+      // The line is shorter than before only where channels were looked at.
+      if (tend) toHost.flush();
     }
-    rc = this.toBoard.begin();
-    if (rc < 0) return this.fault(rc, this.toBoard.culprit, this.toBoard.a, this.toBoard.b);
-    this.moved += rc;
-    if (tend && this.moved === 0) this.vigil.begin();
-    return work + rc;
+    if (this.header !== null) {
+      const rc = this.header.turn(this.hqTx, this.ch.read);
+      if (rc < 0) return this.fault(rc, "hq.tx", this.hdrLen, this.header.found);
+      if (rc === HEADER_WAIT) {
+        this.moved = begun;
+        return work + begun;
+      }
+    }
+    const { toBoard } = this;
+    const rc = toBoard.begin();
+    if (rc < 0) return this.fault(rc, toBoard.culprit, toBoard.a, toBoard.b);
+    begun += rc;
+    this.moved = begun;
+    if (tend && begun === 0) this.vigil.begin();
+    return work + begun;
   }
 
   /** See what landed, give it back on both sides, and let the mirrors make a step. @returns frames finished, or a negative code */

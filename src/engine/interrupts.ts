@@ -17,6 +17,8 @@ export class Interrupts {
   /** interrupts sent, found masked, and INTx pulses (counters) */
   sent = 0;
   masked = 0;
+  /** something is owed to the host: a field, since every turn asks */
+  owed = false;
   private readonly stage: DmaRegion;
   private readonly table: MsixTable | null;
   private readonly intx: Intx | null;
@@ -56,6 +58,7 @@ export class Interrupts {
     this.msix = msix;
     this.held.fill(0);
     this.heldCount = 0;
+    this.reckon();
   }
 
   /** The host is gone: nothing is asserted and nothing is owed. */
@@ -72,6 +75,7 @@ export class Interrupts {
       this.table?.clearPending(v);
     }
     this.heldCount = 0;
+    this.owed = false;
   }
 
   /** The link was reset, and the iATU perhaps with it. After detach(). @throws Fault as the first set-up */
@@ -95,6 +99,7 @@ export class Interrupts {
       if (this.held[vector] === 0) {
         this.held[vector] = 1;
         this.heldCount++;
+        this.owed = true;
       }
       return 0;
     }
@@ -112,6 +117,7 @@ export class Interrupts {
   /** Assert the line once element `mark` has landed. */
   private await(mark: number): void {
     if (this.intx === null) return;
+    this.owed = true;
     if (!this.intxWaiting) {
       this.intxWaiting = true;
       this.intxMark = mark;
@@ -159,8 +165,10 @@ export class Interrupts {
 
   /** Once a turn: begin and end INTx pulses, send what was held back by a mask. @returns 1 when the channel needs a commit */
   turn(ch: DmaChannel): number {
+    if (!this.owed) return 0;
     if (!this.msix) {
       if (this.intx !== null && (this.intxWaiting || this.intxUp)) this.line(ch, this.intx);
+      this.reckon();
       return 0;
     }
     if (this.heldCount === 0 || this.table === null || ch.room() < 4) return 0;
@@ -174,6 +182,7 @@ export class Interrupts {
       put |= this.raise(ch, v);
       if (ch.room() < 4) break;
     }
+    this.reckon();
     return put;
   }
 
@@ -182,8 +191,7 @@ export class Interrupts {
     return this.intxWaiting || (this.intxUp && !this.intxBlocked);
   }
 
-  /** something is owed to the host */
-  get owed(): boolean {
-    return this.intxWaiting || this.intxUp || this.heldCount > 0;
+  private reckon(): void {
+    this.owed = this.intxWaiting || this.intxUp || this.heldCount > 0;
   }
 }

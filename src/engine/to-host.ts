@@ -66,13 +66,10 @@ export class ToHost extends PairToHost {
     this.owedBytes = 0;
   }
 
-  /**
-   * Begin what can be begun. @param look also when none of the known chains are left, look for new ones
-   * @returns frames begun, or a negative code with culprit, a, b
-   */
-  begin(look: boolean): number {
+  /** Begin what can be begun. @returns frames begun, or a negative code with culprit, a, b */
+  begin(): number {
     const { eq, ch } = this;
-    const queued = look ? eq.available() : eq.known;
+    const queued = eq.available();
     if (queued <= 0) return queued === 0 ? 0 : this.fault("eq.tx", queued, eq.a, eq.b);
     if (this.records() >= RECORDS - 1) return 0;
     const most = queued < this.limits.burst ? queued : this.limits.burst;

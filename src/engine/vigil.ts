@@ -18,7 +18,7 @@ const LOOKING_TURNS = 4;
 export class Vigil {
   /** the read channels were looked at in this turn: a second look would take a channel for settled too early */
   progressed = false;
-  /** short turns that are left; 0: keep() has nothing to say */
+  /** short turns that are left; 0: keep() has nothing to say, as when frames were begun */
   left = 0;
   /** something is under way, not only a notification waited for */
   private awaits = false;
@@ -64,10 +64,9 @@ export class Vigil {
     this.left = round || this.hears ? (idle ? HEARING_TURNS : AWAITING_TURNS) : LOOKING_TURNS;
   }
 
-  /** A turn begins. @param moved frames begun in the one before @returns whether it may be short */
-  keep(moved: number): boolean {
-    this.left = moved === 0 ? this.left - 1 : 0;
-    if (moved !== 0) return false;
+  /** A turn begins, and in the one before no frame was. @returns whether it may be short */
+  keep(): boolean {
+    this.left--;
     const { read, fetch } = this.ch;
     let over = this.hears && this.hqTx.called;
     if (this.awaits && !over) {
