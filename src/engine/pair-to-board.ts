@@ -27,18 +27,16 @@ export const DROPPED = -2;
 export const PARTS = 65536;
 const MAX_BUFFERS = 128;
 const ETH_MIN = 14;
+/** of an offset that is none, or not at a 16-bit word */
+const ODD = 1 | (1 << 31);
 /** elements under way that one more does not hold up */
 export const FEW = 6;
 
 export class PairToBoard {
-  frames = 0;
-  bytes = 0;
   /** frames that no receive buffer of the board can take */
   dropped = 0;
   /** turns in which frames waited for the board's receive buffers */
   starved = 0;
-  bursts = 0;
-  elements = 0;
   a = 0;
   b = 0;
   culprit = "";
@@ -46,7 +44,9 @@ export class PairToBoard {
   protected readonly eq: BoardRing;
   protected readonly hq: HostRing;
   protected readonly rd: DmaChannel;
-  protected readonly limits: DirectionLimits;
+  /** frames of one burst, bytes in flight after which no more is begun */
+  protected readonly burst: number;
+  protected readonly inflightMost: number;
   private readonly src = new Segments();
   private readonly dst = new Segments();
   private hdrLen = 12;
@@ -55,6 +55,8 @@ export class PairToBoard {
   protected grow = 0;
   /** shortest frame as the host sends it, its header included */
   private least = 0;
+  /** BARE where the board's header has no num_buffers, else 0 */
+  private bare = 0;
   private mergeable = false;
 
   /** frames in flight, oldest first */
@@ -66,6 +68,16 @@ export class PairToBoard {
   protected partFirst = 0;
   protected partLast = 0;
   protected inflight = 0;
+  // Counted where it costs least, see frames and bytes.
+  /** bursts of one frame in one element; frames, bursts and elements beside them */
+  private lone = 0;
+  private moreFrames = 0;
+  protected moreBursts = 0;
+  protected moreElements = 0;
+  /** bytes of frames that landed, their headers included; bytes and frames of earlier lives */
+  protected landed = 0;
+  private bytesBefore = 0;
+  private framesBefore = 0;
   private readonly lens = new Int32Array(MAX_BUFFERS);
   // the burst that is being put together, and the board's receive buffers that are left for it
   protected begun = 0;
@@ -77,14 +89,38 @@ export class PairToBoard {
     this.eq = eq;
     this.hq = hq;
     this.rd = rd;
-    this.limits = limits;
+    this.burst = limits.burst;
+    this.inflightMost = limits.inflightBytes;
+  }
+
+  /** frames begun */
+  get frames(): number {
+    return this.moreFrames + this.lone;
+  }
+
+  /** bytes of them without their headers */
+  get bytes(): number {
+    const headers = (this.frames - this.framesBefore) * this.eqHdrLen;
+    return this.bytesBefore + this.landed + this.inflight - headers;
+  }
+
+  get bursts(): number {
+    return this.moreBursts + this.lone;
+  }
+
+  get elements(): number {
+    return this.moreElements + this.lone;
   }
 
   protected attachPairing(hdrLen: number, mergeable: boolean, eqHdrLen: number): void {
+    this.bytesBefore = this.bytes;
+    this.framesBefore = this.frames;
+    this.landed = 0;
     this.hdrLen = hdrLen;
     this.eqHdrLen = eqHdrLen;
     this.grow = eqHdrLen - hdrLen;
     this.least = hdrLen + ETH_MIN;
+    this.bare = eqHdrLen >= 12 ? 0 : BARE;
     this.mergeable = mergeable;
     this.first = this.last = 0;
     this.partFirst = this.partLast = 0;
@@ -111,7 +147,7 @@ export class PairToBoard {
     let last = this.last;
     const records = (RECORDS - 1 - (last - this.first)) | 0;
     if (records < frames) frames = records;
-    const left = this.limits.inflightBytes - this.inflight;
+    const left = this.inflightMost - this.inflight;
     if (frames <= 0 || left <= 0) return;
     const { desc, avail, mask, next } = eq;
     const { desc: hqDesc, avail: hqAvail, mask: hqMask, next: hqNext, stage } = hq;
@@ -152,42 +188,43 @@ export class PairToBoard {
     this.last = last;
     this.inflight += bytes;
     this.begun += n;
-    this.frames += n;
-    this.bytes += bytes - n * this.eqHdrLen;
+    this.moreFrames += n;
   }
 
   /** A burst of one frame in one element, start to end, as in pair-to-host.ts. @returns false: nothing begun, take the long way */
   protected one(): boolean {
     const { eq, hq, rd, rec, last } = this;
-    if (this.ready === 0 || this.inflight >= this.limits.inflightBytes) return false;
+    if (this.inflight >= this.inflightMost) return false;
     if (((last - this.first) | 0) >= RECORDS - 1 || rd.room() < 2) return false;
-    const v = hq.avail[2 + (hq.next & hq.mask)]! << 2;
+    const { next } = hq;
+    const slot = next & hq.mask;
+    const v = hq.avail[2 + slot]! << 2;
     const w = eq.avail[2 + (eq.next & eq.mask)]! << 2;
     if (v >> 2 > hq.mask || w >> 2 > eq.mask) return false;
     const { desc } = eq;
     const { desc: hqDesc } = hq;
     const len = hqDesc[v + 2]!;
     const room = desc[w + 2]!;
-    const kinds = (hqDesc[v + 3]! & SINGLE_KIND) | ((desc[w + 3]! & SINGLE_KIND) ^ DESC_F_WRITE);
-    if (kinds !== 0 || len < this.least || room < len) return false;
+    if ((hqDesc[v + 3]! & SINGLE_KIND) !== 0 || (desc[w + 3]! & SINGLE_KIND) !== DESC_F_WRITE) return false;
+    if (len < this.least || room < len) return false;
     const off = eq.locate(desc[w]!, desc[w + 1]!, room);
-    if (off < 0 || (off & 1) !== 0) return false;
-    rd.put(len, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
-    rd.commit();
+    if ((off & ODD) !== 0) return false;
+    const end = (rd.putCount + 1) | 0;
+    const few = ((end - rd.doneCount) | 0) <= FEW;
     const r = (last & (RECORDS - 1)) * REC_WORDS;
-    rec[r] = rd.putCount;
-    rec[r + REC_FILLS] = this.eqHdrLen >= 12 ? (off + NET_HDR_NUM_BUFFERS) >> 1 : BARE;
+    rec[r] = end;
+    rec[r + REC_FILLS] = ((off + NET_HDR_NUM_BUFFERS) >> 1) | this.bare;
     rec[r + REC_BYTES] = len;
     this.last = (last + 1) | 0;
-    hq.stageUnused(0, v >> 2);
-    hq.next = (hq.next + 1) & 0xffff;
+    // as hq.stageUnused()
+    hq.stage[slot << 1] = v >> 2;
+    hq.next = (next + 1) & 0xffff;
     eq.next = (eq.next + 1) & 0xffff;
     this.inflight += len;
-    this.frames++;
-    this.bytes += len - this.eqHdrLen;
-    this.elements++;
-    this.bursts++;
-    if (((rd.putCount - rd.doneCount) | 0) <= FEW) hq.tail();
+    this.lone++;
+    // Last, since nothing read before is known any more behind its barrier.
+    rd.send(len, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
+    if (few) hq.tail();
     return true;
   }
 
@@ -253,8 +290,7 @@ export class PairToBoard {
     // -1 >> 1 is BARE
     this.record(simple ? patch >> 1 : DROPPED - k, total);
     this.begun++;
-    this.frames++;
-    this.bytes += total - this.eqHdrLen;
+    this.moreFrames++;
     return 1;
   }
 

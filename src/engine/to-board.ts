@@ -48,27 +48,30 @@ export class ToBoard extends PairToBoard {
 
   /** Begin what can be begun. @returns frames begun, or a negative code with culprit, a, b */
   begin(): number {
-    const { eq, hq, rd } = this;
+    const { eq, hq } = this;
     const queued = hq.available();
     if (queued === 0) return 0;
-    this.ready = eq.available();
-    if (this.ready < 0) return this.fault("eq.rx", this.ready, eq.a, eq.b);
-    const most = queued < this.limits.burst ? queued : this.limits.burst;
-    if (most === 1 && this.grow === 0 && !this.long && this.one()) return 1;
+    const ready = eq.available();
+    if (ready < 0) return this.fault("eq.rx", ready, eq.a, eq.b);
+    const { burst } = this;
+    const most = queued < burst ? queued : burst;
+    if (most === 1 && this.grow === 0 && !this.long && ready !== 0 && this.one()) return 1;
+    this.ready = ready;
+    const { rd } = this;
     const before = rd.putCount;
     this.begun = 0;
     let rc = 1;
     while (rc > 0) {
       if (!this.long) this.singles(most);
-      if (this.begun >= most || this.inflight >= this.limits.inflightBytes) break;
+      if (this.begun >= most || this.inflight >= this.inflightMost) break;
       rc = this.chain();
     }
     if (rd.putCount !== before) {
       rd.commit();
-      this.elements += (rd.putCount - before) | 0;
+      this.moreElements += (rd.putCount - before) | 0;
       if (((rd.putCount - rd.doneCount) | 0) <= FEW) hq.tail();
     }
-    if (this.begun > 0) this.bursts++;
+    if (this.begun > 0) this.moreBursts++;
     return rc < 0 ? rc : this.begun;
   }
 
@@ -112,6 +115,7 @@ export class ToBoard extends PairToBoard {
     eq.used = used;
     hq.giveBack(frames);
     this.inflight -= bytes;
+    this.landed += bytes;
     this.owedBytes += bytes;
     this.notify = eq.publish();
     // The host only gets its buffers back here: while more is under way it can wait for some more.
@@ -145,6 +149,7 @@ export class ToBoard extends PairToBoard {
     this.eq.rewind(this.eq.taken);
     this.partFirst = this.partLast;
     this.first = this.last;
+    this.landed += this.inflight;
     this.inflight = 0;
     this.owedBytes = 0;
     this.notify = false;

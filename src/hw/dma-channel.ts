@@ -21,6 +21,8 @@ export interface DmaChannel {
    * commit(). The caller has checked room().
    */
   put(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): void;
+  /** put() and commit() of one element. */
+  send(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): void;
   /**
    * put() for every stretch in which neither side changes its piece (rows as in pieces.ts). `bytes`, above 0, must not exceed
    * what either side has, and there must be room for an element of each piece. @returns elements put

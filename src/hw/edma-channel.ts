@@ -84,6 +84,17 @@ export class EdmaChannel extends EdmaSingle implements DmaChannel {
     this.ring();
   }
 
+  send(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): void {
+    if (this.phase > REST || this.putting || this.lie) {
+      this.put(size, sarLo, sarHi, darLo, darHi);
+      this.commit();
+      return;
+    }
+    this.commitCount = (this.putCount + 1) | 0;
+    this.putAlone(size, sarLo, sarHi, darLo, darHi);
+    if (this.phase === REST) this.ring();
+  }
+
   private ring(): void {
     this.phase = LIST;
     this.acked = false;

@@ -121,6 +121,25 @@ export class EdmaList {
     } else this.word = next;
   }
 
+  /** put() and publish() of one element, while none is withheld. */
+  protected putAlone(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): void {
+    const { i32, word: w, cb } = this;
+    i32[w + LL_SIZE] = size;
+    i32[w + LL_SAR_LO] = sarLo;
+    i32[w + LL_SAR_HI] = sarHi;
+    i32[w + LL_DAR_LO] = darLo;
+    i32[w + LL_DAR_HI] = darHi;
+    this.putCount = (this.putCount + 1) | 0;
+    const next = w + LL_WORDS;
+    if (next === this.linkWord) {
+      this.cb = cb ^ 1;
+      i32[next] = CTL_LLP | CTL_TCB | (cb ^ 1);
+      this.word = 0;
+    } else this.word = next;
+    wmb();
+    i32[w] = cb;
+  }
+
   /** See DmaChannel. What put() keeps in fields is in locals here, which takes a fifth off. */
   putPieces(src: Int32Array, dst: Int32Array, bytes: number): number {
     const { i32, linkWord } = this;

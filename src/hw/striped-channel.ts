@@ -104,6 +104,11 @@ export class StripedChannel implements DmaChannel {
     this.heldLast = (this.heldLast + 1) | 0;
   }
 
+  send(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): void {
+    this.put(size, sarLo, sarHi, darLo, darHi);
+    this.commit();
+  }
+
   putPieces(src: Int32Array, dst: Int32Array, bytes: number): number {
     if (this.holding) return putEach(this, src, dst, bytes);
     const elements = this.lane.putPieces(src, dst, bytes);

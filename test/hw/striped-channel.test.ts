@@ -32,6 +32,10 @@ class Lane implements DmaChannel {
     this.putCount = (this.putCount + 1) | 0;
     this.put_.push(size);
   }
+  send(size: number): void {
+    this.put(size);
+    this.commit();
+  }
   putPieces(src: Int32Array, dst: Int32Array, bytes: number): number {
     return putEach(this, src, dst, bytes);
   }

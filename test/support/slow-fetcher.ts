@@ -129,6 +129,10 @@ export class NoteChannel implements DmaChannel {
     this.puts.push({ bytes, sar: word(sLo, sHi), dar: word(dLo, dHi) });
     this.putCount = (this.putCount + 1) | 0;
   }
+  send(bytes: number, sLo: number, sHi: number, dLo: number, dHi: number): void {
+    this.put(bytes, sLo, sHi, dLo, dHi);
+    this.commit();
+  }
   putPieces(src: Int32Array, dst: Int32Array, bytes: number): number {
     return putEach(this, src, dst, bytes);
   }
