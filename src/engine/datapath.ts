@@ -6,6 +6,8 @@ import { NO_VECTOR } from "../hw/virtio.layout.ts";
 import { OK } from "./codes.ts";
 import { DataPathLife } from "./datapath-life.ts";
 import { HEADER_WAIT } from "./header-check.ts";
+import type { ToBoard } from "./to-board.ts";
+import type { ToHost } from "./to-host.ts";
 
 export type { LifeOptions } from "./datapath-life.ts";
 
@@ -21,27 +23,46 @@ export class DataPath extends DataPathLife {
   /** of them, frames to the host */
   private sent = 0;
   private tendWait = 0;
-  /** the last turn began behind one that moved nothing: the vigil may not be over */
-  private rested = true;
   /** toHost.starved as of the last turn */
   private starvedSeen = 0;
 
   /** @returns things done (0 = idle), or a negative code with culprit, a, b */
   turn(): number {
-    const { port, moved } = this;
+    const { port, irq, moved } = this;
+    const wait = (this.tendWait - moved - 1) | 0;
+    this.tendWait = wait;
     // While frames move every turn, what landed meanwhile can wait a little; large bursts empty a ring.
-    this.tendWait = (this.tendWait - moved - 1) | 0;
-    let tend = this.tendWait < 0 || this.irq.owed || port.generation !== this.generation;
-    if (moved === 0) {
-      this.rested = true;
-      const short = this.vigil.left !== 0 && this.vigil.keep();
-      if (!short) tend = true;
-      this.brief = !tend;
-    } else if (this.rested) {
-      this.rested = false;
-      this.brief = false;
-      this.vigil.left = 0;
+    if (
+      moved === 0 ||
+      wait < 0 ||
+      irq.owed ||
+      port.generation !== this.generation ||
+      !port.ready ||
+      this.header !== null
+    )
+      return this.whole(moved);
+    this.brief = false;
+    let begun = 0;
+    // While only the host sends, the board's ring is looked at when everything is: what else a frame of the board can wait
+    // for comes with that too.
+    if (this.sent !== 0) {
+      begun = this.toHost.begin();
+      if (begun < 0) return this.broken(this.toHost, begun);
+      this.sent = begun;
     }
+    const rc = this.toBoard.begin();
+    if (rc < 0) return this.broken(this.toBoard, rc);
+    begun = (begun + rc) | 0;
+    this.moved = begun;
+    return begun;
+  }
+
+  /** A turn that may attend to everything, or to one thing alone. @param moved frames begun in the turn before */
+  private whole(moved: number): number {
+    const { port, toHost } = this;
+    const short = moved === 0 && this.vigil.left !== 0 && this.vigil.keep();
+    const tend = (moved === 0 && !short) || this.tendWait < 0 || this.irq.owed || port.generation !== this.generation;
+    this.brief = short && !tend;
     let work = 0;
     if (tend) {
       this.tendWait = this.tuning.tendAfter;
@@ -51,31 +72,32 @@ export class DataPath extends DataPathLife {
     this.moved = 0;
     if (!port.ready) return work;
     let begun = 0;
-    // While only the host sends, the board's ring is looked at when everything is: what else a frame of the board can wait
-    // for comes with that too.
     if (tend || moved === 0 || this.sent !== 0) {
-      const { toHost } = this;
       begun = toHost.begin();
-      if (begun < 0) return this.fault(begun, toHost.culprit, toHost.a, toHost.b);
+      if (begun < 0) return this.broken(toHost, begun);
       this.sent = begun;
       // The line is shorter than before only where channels were looked at.
       if (tend) toHost.flush();
     }
+    let rc = 0;
     if (this.header !== null) {
-      const rc = this.header.turn(this.hqTx, this.ch.read);
+      rc = this.header.turn(this.hqTx, this.ch.read);
       if (rc < 0) return this.fault(rc, "hq.tx", this.hdrLen, this.header.found);
-      if (rc === HEADER_WAIT) {
-        this.moved = begun;
-        return work + begun;
-      }
     }
-    const { toBoard } = this;
-    const rc = toBoard.begin();
-    if (rc < 0) return this.fault(rc, toBoard.culprit, toBoard.a, toBoard.b);
-    begun += rc;
+    if (rc !== HEADER_WAIT) {
+      rc = this.toBoard.begin();
+      if (rc < 0) return this.broken(this.toBoard, rc);
+      begun += rc;
+      if (tend && begun === 0) this.vigil.begin();
+    }
     this.moved = begun;
-    if (tend && begun === 0) this.vigil.begin();
+    if (begun !== 0) this.vigil.left = 0;
     return work + begun;
+  }
+
+  private broken(way: ToHost | ToBoard, rc: number): number {
+    this.moved = 0;
+    return this.fault(rc, way.culprit, way.a, way.b);
   }
 
   /** See what landed, give it back on both sides, and let the mirrors make a step. @returns frames finished, or a negative code */

@@ -191,24 +191,24 @@ export class PairToBoard {
     this.moreFrames += n;
   }
 
-  /** A burst of one frame in one element, start to end, as in pair-to-host.ts. @returns false: nothing begun, take the long way */
-  protected one(): boolean {
+  /** A burst of one frame in one element, start to end, as in pair-to-host.ts. @returns 0: nothing begun, take the long way */
+  protected one(): number {
     const { eq, hq, rd, rec, last } = this;
-    if (this.inflight >= this.inflightMost) return false;
-    if (((last - this.first) | 0) >= RECORDS - 1 || rd.room() < 2) return false;
+    if (this.grow !== 0 || this.long || this.inflight >= this.inflightMost) return 0;
+    if (((last - this.first) | 0) >= RECORDS - 1 || rd.room() < 2 || eq.available() <= 0) return 0;
     const { next } = hq;
     const slot = next & hq.mask;
     const v = hq.avail[2 + slot]! << 2;
     const w = eq.avail[2 + (eq.next & eq.mask)]! << 2;
-    if (v >> 2 > hq.mask || w >> 2 > eq.mask) return false;
+    if (v >> 2 > hq.mask || w >> 2 > eq.mask) return 0;
     const { desc } = eq;
     const { desc: hqDesc } = hq;
     const len = hqDesc[v + 2]!;
     const room = desc[w + 2]!;
-    if ((hqDesc[v + 3]! & SINGLE_KIND) !== 0 || (desc[w + 3]! & SINGLE_KIND) !== DESC_F_WRITE) return false;
-    if (len < this.least || room < len) return false;
+    if ((hqDesc[v + 3]! & SINGLE_KIND) !== 0 || (desc[w + 3]! & SINGLE_KIND) !== DESC_F_WRITE) return 0;
+    if (len < this.least || room < len) return 0;
     const off = eq.locate(desc[w]!, desc[w + 1]!, room);
-    if ((off & ODD) !== 0) return false;
+    if ((off & ODD) !== 0) return 0;
     const end = (rd.putCount + 1) | 0;
     const few = ((end - rd.doneCount) | 0) <= FEW;
     const r = (last & (RECORDS - 1)) * REC_WORDS;
@@ -225,7 +225,7 @@ export class PairToBoard {
     // Last, since nothing read before is known any more behind its barrier.
     rd.send(len, hqDesc[v]!, hqDesc[v + 1]!, eq.busLow(off), eq.busHigh(off));
     if (few) hq.tail();
-    return true;
+    return 1;
   }
 
   /** One frame the long way. @returns 1 begun (or dropped), 0 nothing can go now, or a negative code */

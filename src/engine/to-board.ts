@@ -48,16 +48,16 @@ export class ToBoard extends PairToBoard {
 
   /** Begin what can be begun. @returns frames begun, or a negative code with culprit, a, b */
   begin(): number {
-    const { eq, hq } = this;
-    const queued = hq.available();
+    const queued = this.hq.available();
     if (queued === 0) return 0;
-    const ready = eq.available();
-    if (ready < 0) return this.fault("eq.rx", ready, eq.a, eq.b);
-    const { burst } = this;
-    const most = queued < burst ? queued : burst;
-    if (most === 1 && this.grow === 0 && !this.long && ready !== 0 && this.one()) return 1;
-    this.ready = ready;
-    const { rd } = this;
+    const most = queued < this.burst ? queued : this.burst;
+    return most === 1 && this.one() !== 0 ? 1 : this.many(most);
+  }
+
+  private many(most: number): number {
+    const { eq, hq, rd } = this;
+    this.ready = eq.available();
+    if (this.ready < 0) return this.fault("eq.rx", this.ready, eq.a, eq.b);
     const before = rd.putCount;
     this.begun = 0;
     let rc = 1;
