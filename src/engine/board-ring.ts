@@ -10,6 +10,9 @@ import { INDIRECT, walk, walkIndirect } from "./chain.ts";
 import { OK, R_AVAIL_BACK, R_AVAIL_JUMP, R_LOCAL_ADDRESS } from "./codes.ts";
 import { MAX_SEGMENTS, PIECE_OFF, type Segments, translate } from "./segments.ts";
 
+/** of what locate() gives where there is nothing, or a frame does not begin at a 16-bit word */
+export const ODD = 1 | (1 << 31);
+
 export class BoardRing {
   readonly name: string;
   readonly write: number;
@@ -124,8 +127,9 @@ export class BoardRing {
   locate(addrLo: number, addrHi: number, len: number): number {
     const { baseLo, pageLo } = this;
     const off = (addrLo - baseLo) | 0;
-    const borrow = addrLo >>> 0 < baseLo >>> 0 ? 1 : 0;
-    if (((addrHi - this.baseHi - borrow) | 0) !== 0 || off < 0 || len <= 0 || off > this.limit - len) return -1;
+    // Below the base in its low word: behind a boundary of 4 GiB.
+    const hi = addrLo >>> 0 < baseLo >>> 0 ? (addrHi - 1) | 0 : addrHi;
+    if (hi !== this.baseHi || off < 0 || len <= 0 || off > ((this.limit - len) | 0)) return -1;
     if (pageLo === null) return off;
     const page = off >>> 12;
     return (off & 4095) + len > 4096 || (pageLo[page]! | this.pageHi![page]!) === 0 ? -1 : off;

@@ -4,7 +4,7 @@
  */
 import type { DmaChannel } from "../hw/dma-channel.ts";
 import { DESC_F_WRITE, NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
-import type { BoardRing } from "./board-ring.ts";
+import { type BoardRing, ODD } from "./board-ring.ts";
 import { SINGLE_KIND } from "./chain.ts";
 import { R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
 import type { HostRing } from "./host-ring.ts";
@@ -27,8 +27,6 @@ export const DROPPED = -2;
 export const PARTS = 65536;
 const MAX_BUFFERS = 128;
 const ETH_MIN = 14;
-/** of an offset that is none, or not at a 16-bit word */
-const ODD = 1 | (1 << 31);
 /** elements under way that one more does not hold up */
 export const FEW = 6;
 
@@ -191,7 +189,7 @@ export class PairToBoard {
     this.moreFrames += n;
   }
 
-  /** A burst of one frame in one element, start to end, as in pair-to-host.ts. @returns 0: nothing begun, take the long way */
+  /** A burst of one frame in one element, start to end, as in to-host.ts. @returns 0: nothing begun, take the long way */
   protected one(): number {
     const { eq, hq, rd, rec, last } = this;
     if (this.grow !== 0 || this.long || this.inflight >= this.inflightMost) return 0;

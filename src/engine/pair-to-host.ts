@@ -27,11 +27,9 @@ export const BURSTS = 4;
 const ETH_MIN = 14;
 const VLAN_TAG = 4;
 /** elements of a frame in one piece, with what ends its burst */
-const SINGLE_ROOM = 2 + HostRing.PUBLISH_ELEMENTS + 1;
+export const SINGLE_ROOM = 2 + HostRing.PUBLISH_ELEMENTS + 1;
 
 export abstract class PairToHost {
-  frames = 0;
-  bytes = 0;
   /** frames that no receive buffer of the host can take */
   dropped = 0;
   /** turns in which frames waited for the host's receive buffers */
@@ -44,7 +42,9 @@ export abstract class PairToHost {
   protected readonly eq: BoardRing;
   protected readonly hq: HostRing;
   protected readonly ch: DmaChannel;
-  protected readonly limits: DirectionLimits;
+  /** frames of one burst, bytes in flight after which no more is begun */
+  protected readonly most: number;
+  protected readonly inflightMost: number;
   /** bytes of one burst at the most */
   private readonly share: number;
   private readonly headers: HeaderSlots;
@@ -56,9 +56,17 @@ export abstract class PairToHost {
   protected burstBytes = 0;
   /** bytes of the bursts in flight */
   protected inflight = 0;
+  // Counted where it costs least, see frames and bytes.
+  /** bursts of one frame in one element that was not announced; frames beside them */
+  protected lone = 0;
+  protected moreFrames = 0;
+  /** bytes of frames that landed, their headers included; bytes and frames of earlier lives */
+  protected landed = 0;
+  private bytesBefore = 0;
+  private framesBefore = 0;
   /** the last frame was not of one descriptor on each side, so the next one probably is not either */
   protected long = false;
-  private hdrLen = 12;
+  protected hdrLen = 12;
   /** header of the board's frames, and how much longer the host's is */
   private eqHdrLen = 12;
   private grow = 0;
@@ -66,22 +74,37 @@ export abstract class PairToHost {
   private patch = false;
   /** a frame of one descriptor is one element; its num_buffers is patched in place */
   protected plain = false;
-  private stamp = false;
+  protected stamp = false;
   /** shortest frame, its header included */
-  private least = 0;
+  protected least = 0;
   /** longest that needs no look at its gso_type */
-  private most = 0x7fffffff;
+  protected longest = 0x7fffffff;
 
   constructor(eq: BoardRing, hq: HostRing, ch: DmaChannel, memory: DmaMemory, limits: DirectionLimits) {
     this.eq = eq;
     this.hq = hq;
     this.ch = ch;
-    this.limits = limits;
+    this.most = limits.burst;
+    this.inflightMost = limits.inflightBytes;
     this.share = (limits.inflightBytes / BURSTS) | 0;
     this.headers = new HeaderSlots(memory);
   }
 
+  /** frames begun */
+  get frames(): number {
+    return this.moreFrames + this.lone;
+  }
+
+  /** bytes of them without their headers */
+  get bytes(): number {
+    const headers = (this.frames - this.framesBefore) * this.hdrLen;
+    return this.bytesBefore + this.landed + this.inflight - headers;
+  }
+
   protected attachPairing(hdrLen: number, mergeable: boolean, patch: boolean, eqHdrLen: number, mtu: number): void {
+    this.bytesBefore = this.bytes;
+    this.framesBefore = this.frames;
+    this.landed = 0;
     this.hdrLen = hdrLen;
     this.eqHdrLen = eqHdrLen;
     this.grow = hdrLen - eqHdrLen;
@@ -90,7 +113,7 @@ export abstract class PairToHost {
     this.plain = this.grow === 0 && (hdrLen < 12 || this.patch);
     this.stamp = this.plain && hdrLen >= 12;
     this.least = hdrLen + ETH_MIN;
-    this.most = mtu === 0 ? 0x7fffffff : hdrLen + ETH_MIN + VLAN_TAG + mtu;
+    this.longest = mtu === 0 ? 0x7fffffff : hdrLen + ETH_MIN + VLAN_TAG + mtu;
     this.inflight = 0;
   }
 
@@ -103,14 +126,14 @@ export abstract class PairToHost {
    * results passed through fields cost as much as the rest of a frame.
    */
   protected singles(most: number): void {
-    const { eq, hq, ch, least, most: longest, plain, stamp, grow } = this;
+    const { eq, hq, ch, least, longest, plain, stamp, grow } = this;
     let frames = most - this.begun;
     const hqNext = hq.next;
     const buffers = (hq.ready - hqNext) & 0xffff;
     if (buffers < frames) frames = buffers;
     const room = (ch.room() - SINGLE_ROOM) >> 1;
     if (room < frames) frames = room;
-    let left = this.limits.inflightBytes - this.inflight - this.burstBytes;
+    let left = this.inflightMost - this.inflight - this.burstBytes;
     const share = this.share - this.burstBytes;
     if (share < left) left = share;
     if (frames <= 0 || left <= 0) return;
@@ -148,40 +171,7 @@ export abstract class PairToHost {
     hq.used = used;
     this.begun += n;
     this.burstBytes += bytes;
-    this.frames += n;
-    this.bytes += bytes - n * this.hdrLen;
-  }
-
-  /**
-   * A burst of one frame in one element, start to end: what most turns see while traffic is light. The same as singles()
-   * and close(), which take twice the time for it. @returns false when nothing was begun, and the long way tells why
-   */
-  protected one(): boolean {
-    const { eq, hq, ch } = this;
-    const hqNext = hq.next;
-    if (hq.ready === hqNext || this.inflight >= this.limits.inflightBytes) return false;
-    const w = eq.avail[2 + (eq.next & eq.mask)]! << 2;
-    const v = hq.avail[2 + (hqNext & hq.mask)]! << 2;
-    if (w >> 2 > eq.mask || v >> 2 > hq.mask) return false;
-    const { desc } = eq;
-    const { desc: hqDesc } = hq;
-    const len = desc[w + 2]!;
-    const kinds = (desc[w + 3]! & SINGLE_KIND) | ((hqDesc[v + 3]! & SINGLE_KIND) ^ DESC_F_WRITE);
-    if (kinds !== 0 || len < this.least || len > this.most || hqDesc[v + 2]! < len || ch.room() < SINGLE_ROOM + 1)
-      return false;
-    const off = eq.locate(desc[w]!, desc[w + 1]!, len);
-    if (off < 0 || (off & 1) !== 0) return false;
-    ch.spread?.();
-    const before = ch.putCount;
-    ch.put(len, eq.busLow(off), eq.busHigh(off), hqDesc[v]!, hqDesc[v + 1]!);
-    if (this.stamp) eq.u16[(off + NET_HDR_NUM_BUFFERS) >> 1] = 1;
-    eq.next = (eq.next + 1) & 0xffff;
-    hq.next = (hqNext + 1) & 0xffff;
-    hq.pushUsed(v >> 2, len);
-    this.frames++;
-    this.bytes += len - this.hdrLen;
-    this.close(before, 1, len);
-    return true;
+    this.moreFrames += n;
   }
 
   /** One frame the long way. @returns 1 begun (or dropped), 0 nothing can go now, or a negative code */
@@ -194,7 +184,7 @@ export abstract class PairToHost {
     const total = src.total + this.grow;
     const least = this.hdrLen + ETH_MIN;
     if (total < least) return this.fault("eq.tx", R_FRAME_SHORT, total, least);
-    if (total > this.most && this.uncut(src)) {
+    if (total > this.longest && this.uncut(src)) {
       this.dropped++;
       this.take();
       return 1;
@@ -225,8 +215,7 @@ export abstract class PairToHost {
     hq.useFilled(k, lens, total);
     this.take();
     this.burstBytes += total;
-    this.frames++;
-    this.bytes += total - this.hdrLen;
+    this.moreFrames++;
     return 1;
   }
 

@@ -5,10 +5,12 @@
  */
 import type { DmaChannel } from "../hw/dma-channel.ts";
 import type { DmaMemory } from "../hw/dma-memory.ts";
-import type { BoardRing } from "./board-ring.ts";
+import { DESC_F_WRITE, NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
+import { type BoardRing, ODD } from "./board-ring.ts";
+import { SINGLE_KIND } from "./chain.ts";
 import { HostRing } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
-import { BURSTS, PairToHost } from "./pair-to-host.ts";
+import { BURSTS, PairToHost, SINGLE_ROOM } from "./pair-to-host.ts";
 import type { DirectionLimits } from "./tuning.ts";
 
 /** bursts in flight */
@@ -23,12 +25,13 @@ const OWED_BYTES = 96 * 1024;
 const LINE = 6;
 
 export class ToHost extends PairToHost {
-  bursts = 0;
-  elements = 0;
   /** set by finish() and abandon(): the board's driver wants to be told about used chains */
   notify = false;
 
   private readonly irq: Interrupts;
+  /** beside those of one frame in one element */
+  private moreBursts = 0;
+  private moreElements = 0;
   private vector = 0xffff;
   /** bursts in flight, oldest first */
   private readonly rec = new Int32Array(RECORDS * REC_WORDS);
@@ -66,14 +69,26 @@ export class ToHost extends PairToHost {
     this.owedBytes = 0;
   }
 
+  get bursts(): number {
+    return this.moreBursts + this.lone;
+  }
+
+  get elements(): number {
+    return this.moreElements + this.lone;
+  }
+
   /** Begin what can be begun. @returns frames begun, or a negative code with culprit, a, b */
   begin(): number {
+    const queued = this.eq.available();
+    if (queued === 0) return 0;
+    const most = queued < this.most ? queued : this.most;
+    return most === 1 && this.one() !== 0 ? 1 : this.many(most);
+  }
+
+  private many(most: number): number {
     const { eq, ch } = this;
-    const queued = eq.available();
-    if (queued <= 0) return queued === 0 ? 0 : this.fault("eq.tx", queued, eq.a, eq.b);
+    if (most < 0) return this.fault("eq.tx", most, eq.a, eq.b);
     if (this.records() >= RECORDS - 1) return 0;
-    const most = queued < this.limits.burst ? queued : this.limits.burst;
-    if (most === 1 && this.plain && !this.long && this.one()) return 1;
     const before = ch.putCount;
     this.begun = 0;
     this.burstBytes = 0;
@@ -82,13 +97,63 @@ export class ToHost extends PairToHost {
     while (rc > 0) {
       if (!this.long) this.singles(most);
       // A burst is given back as a whole: several must fit, or the list runs dry while one is waited for.
-      if (this.begun >= most || this.inflight + this.burstBytes >= this.limits.inflightBytes) break;
-      if (this.burstBytes * BURSTS >= this.limits.inflightBytes) break;
+      if (this.begun >= most || this.inflight + this.burstBytes >= this.inflightMost) break;
+      if (this.burstBytes * BURSTS >= this.inflightMost) break;
       rc = this.chain();
     }
     if (this.begun > 0) this.close(before, this.begun, this.burstBytes);
     else ch.commit();
     return rc < 0 ? rc : this.begun;
+  }
+
+  /**
+   * A burst of one frame in one element, start to end: what most turns see while traffic is light. The same as singles()
+   * and close(), which take twice the time for it. @returns 0: nothing begun, and the long way tells why
+   */
+  private one(): number {
+    const { eq, hq, ch, rec, recTail } = this;
+    const { next: hqNext, used } = hq;
+    if (!this.plain || this.long || hq.ready === hqNext || this.inflight >= this.inflightMost) return 0;
+    if (((recTail - this.recHead) | 0) >= RECORDS - 1 || ch.room() < SINGLE_ROOM + 1) return 0;
+    const w = eq.avail[2 + (eq.next & eq.mask)]! << 2;
+    const v = hq.avail[2 + (hqNext & hq.mask)]! << 2;
+    if (w >> 2 > eq.mask || v >> 2 > hq.mask) return 0;
+    const { desc } = eq;
+    const { desc: hqDesc, stage } = hq;
+    const len = desc[w + 2]!;
+    if ((desc[w + 3]! & SINGLE_KIND) !== 0 || (hqDesc[v + 3]! & SINGLE_KIND) !== DESC_F_WRITE) return 0;
+    if (len < this.least || len > this.longest || hqDesc[v + 2]! < len) return 0;
+    const off = eq.locate(desc[w]!, desc[w + 1]!, len);
+    if ((off & ODD) !== 0) return 0;
+    const before = ch.putCount;
+    const owed = (this.owedBytes + len) | 0;
+    const staged = (used + 1 - hq.published) & 0xffff;
+    if (this.stamp) eq.u16[(off + NET_HDR_NUM_BUFFERS) >> 1] = 1;
+    eq.next = (eq.next + 1) & 0xffff;
+    hq.next = (hqNext + 1) & 0xffff;
+    // as hq.pushUsed()
+    const e = (used & hq.mask) << 1;
+    stage[e] = v >> 2;
+    stage[e + 1] = len;
+    hq.used = (used + 1) & 0xffff;
+    ch.spread?.();
+    if (((before - ch.doneCount) | 0) <= LINE || staged >= this.coalesce || owed >= OWED_BYTES) {
+      ch.put(len, eq.busLow(off), eq.busHigh(off), hqDesc[v]!, hqDesc[v + 1]!);
+      this.moreFrames++;
+      this.close(before, 1, len);
+      return 1;
+    }
+    this.owedBytes = owed;
+    const r = (recTail & (RECORDS - 1)) * REC_WORDS;
+    rec[r] = (before + 1) | 0;
+    rec[r + REC_FRAMES] = 1;
+    rec[r + REC_BYTES] = len;
+    this.recTail = (recTail + 1) | 0;
+    this.inflight += len;
+    this.lone++;
+    // Last, since nothing read before is known any more behind its barrier.
+    ch.send(len, eq.busLow(off), eq.busHigh(off), hqDesc[v]!, hqDesc[v + 1]!);
+    return 1;
   }
 
   /** The burst whose first element is `before` is complete: announce it or let it wait, start the channel, remember it. */
@@ -100,7 +165,7 @@ export class ToHost extends PairToHost {
       if (((before - ch.doneCount) | 0) <= LINE || hq.staged >= this.coalesce || this.owedBytes >= OWED_BYTES)
         this.announce();
       ch.commit();
-      this.elements += (ch.putCount - before) | 0;
+      this.moreElements += (ch.putCount - before) | 0;
     }
     const r = (this.recTail & (RECORDS - 1)) * REC_WORDS;
     rec[r] = ch.putCount;
@@ -108,7 +173,7 @@ export class ToHost extends PairToHost {
     rec[r + REC_BYTES] = bytes;
     this.recTail = (this.recTail + 1) | 0;
     this.inflight += bytes;
-    this.bursts++;
+    this.moreBursts++;
   }
 
   /** Put used elements, index and interrupt; there is room, the caller commits. */
@@ -131,7 +196,7 @@ export class ToHost extends PairToHost {
     const before = ch.putCount;
     this.announce();
     ch.commit();
-    this.elements += (ch.putCount - before) | 0;
+    this.moreElements += (ch.putCount - before) | 0;
   }
 
   private records(): number {
@@ -157,6 +222,7 @@ export class ToHost extends PairToHost {
     } while (k !== recTail);
     this.recHead = k;
     this.inflight -= bytes;
+    this.landed += bytes;
     eq.giveBack(frames);
     this.notify = eq.publish();
     return frames;
@@ -167,6 +233,7 @@ export class ToHost extends PairToHost {
     const lost = this.eq.taken;
     this.eq.giveBack(lost);
     this.recHead = this.recTail;
+    this.landed += this.inflight;
     this.inflight = this.owedBytes = 0;
     this.notify = lost > 0 && this.eq.publish();
     return lost;
@@ -175,6 +242,7 @@ export class ToHost extends PairToHost {
   /** The board's driver started over: its chains are void. What is on its way to the host goes on. */
   disown(): void {
     this.recHead = this.recTail;
+    this.landed += this.inflight;
     this.inflight = this.owedBytes = 0;
     this.notify = false;
   }
