@@ -68,6 +68,7 @@ function block(rig: CpuRig): number {
   while (t < turns) {
     const rc = dp.turn();
     if (rc < 0) fault(rig, rc);
+    // Nothing is taken off for it: timed in a loop of its own it took 1, 9 or 14 ns, as that happened to be compiled.
     dma.show();
     t++;
     if (rc === 0) break;
@@ -87,45 +88,33 @@ function fault(rig: CpuRig, rc: number): never {
   throw new Error(`bench: the data path stopped with code ${rc}, ${rig.dp.culprit} a=${rig.dp.a} b=${rig.dp.b}`);
 }
 
-/** What the clock costs a block, and show() with the loop a turn, ns. */
-interface Overhead {
-  readonly block: number;
-  readonly turn: number;
-}
-
-/** Fill blockNs with `blocks` blocks and batchNs with those that began frames. @returns how many the latter are */
-function timed(rig: CpuRig, blocks: number, over: Overhead): number {
-  const perBlock = over.block;
-  const perTurn = over.turn;
+/**
+ * Fill blockNs with `blocks` blocks and batchNs with those that began frames.
+ * @param clock what two readings of it cost, ns, is taken off @returns how many blocks began frames
+ */
+function timed(rig: CpuRig, blocks: number, clock: number): number {
   let batches = 0;
   for (let i = 0; i < blocks; i++) {
     rig.between();
     const before = rig.frames;
     const a = Bun.nanoseconds();
-    const turns = block(rig);
-    const ns = Bun.nanoseconds() - a - perBlock - turns * perTurn;
+    block(rig);
+    const ns = Bun.nanoseconds() - a - clock;
     blockNs[i] = ns;
     if (rig.frames !== before) batchNs[batches++] = ns;
   }
   return batches;
 }
 
-/** Median time of `turns` calls of show() with nothing to show, ns, clock included. */
-function showNs(rig: CpuRig, turns: number): number {
-  const { dma } = rig;
+/** Median of what an empty block reads, ns. */
+function clockNs(): number {
   const n = 5000;
   for (let i = 0; i < n; i++) {
     const a = Bun.nanoseconds();
-    for (let t = 0; t < turns; t++) dma.show();
     blockNs[i] = Bun.nanoseconds() - a;
   }
   const late = blockNs.slice(n / 2, n).sort();
   return late[late.length >> 1]!;
-}
-
-function overhead(rig: CpuRig): Overhead {
-  const none = showNs(rig, 0);
-  return { block: none, turn: Math.max(0, showNs(rig, 32) - none) / 32 };
 }
 
 /** Measure one row. */
@@ -133,9 +122,9 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
   const rig = new CpuRig(o);
   work(rig, limits.warmup);
   // The timing loops themselves get compiled here.
-  overhead(rig);
-  const over = overhead(rig);
-  timed(rig, 4000, over);
+  clockNs();
+  const clock = clockNs();
+  timed(rig, 4000, clock);
   const perBlock = rig.block * (o.direction === "both" ? 2 : 1);
   const samples = Math.ceil(Math.min(MOST_BLOCKS, Math.max(64, limits.frames / perBlock)) / SAMPLE_BLOCKS);
   const blocks = samples * SAMPLE_BLOCKS;
@@ -156,7 +145,7 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
     const framesBefore = rig.frames;
     const elementsBefore = rig.dma.elements;
     const heap = heapBlocks();
-    const batches = timed(rig, blocks, over);
+    const batches = timed(rig, blocks, clock);
     grown += Math.abs(heapBlocks() - heap);
     const n = rig.frames - framesBefore;
     frames += n;
