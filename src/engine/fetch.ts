@@ -8,6 +8,7 @@ import type { DmaChannel } from "../hw/dma-channel.ts";
 import type { DmaRegion } from "../hw/dma-memory.ts";
 import type { Iatu } from "../hw/iatu.ts";
 import { fill, st16, st32 } from "../hw/mem.ts";
+import { busHi, busLo } from "./bus.ts";
 
 export interface Fetcher {
   /** copies that may be put now */
@@ -54,6 +55,10 @@ export class EdmaFetcher implements SpareFetcher {
   /** elements [looksFrom, looksTo) are looks, the newest of them */
   private looksFrom = 0;
   private looksTo = 0;
+  /** where the last copy went to, and the words of its bus address: many go there in a row */
+  private region: DmaRegion | null = null;
+  private lo = 0;
+  private hi = 0;
   constructor(channel: DmaChannel) {
     this.ch = channel;
   }
@@ -61,11 +66,14 @@ export class EdmaFetcher implements SpareFetcher {
     return this.ch.room();
   }
   put(size: number, hostLo: number, hostHi: number, to: DmaRegion, off: number): void {
-    const base = to.bus;
-    const lo = (base + off) | 0;
+    if (to !== this.region) {
+      this.region = to;
+      this.lo = busLo(to.bus);
+      this.hi = busHi(to.bus);
+    }
+    const lo = (this.lo + off) | 0;
     // Regions are smaller than 4 GiB, so the low word wrapped when it came out below the base's.
-    const wrapped = lo >>> 0 < (base | 0) >>> 0 ? 1 : 0;
-    this.ch.put(size, hostLo, hostHi, lo, (Math.floor(base / TWO32) + wrapped) | 0);
+    this.ch.put(size, hostLo, hostHi, lo, lo >>> 0 < this.lo >>> 0 ? (this.hi + 1) | 0 : this.hi);
   }
   commit(): number {
     this.ch.commit();

@@ -105,8 +105,9 @@ export class HostDescs extends HostNotices {
 
   protected flushRun(): void {
     if (this.runLo < 0) return;
-    const off = this.runLo * 16;
-    this.fetchAt(this.via, (this.runHi - this.runLo + 1) * 16, this.descLo, this.descHi, off, this.descOff + off);
+    const { runLo } = this;
+    const off = runLo << 4;
+    this.fetchAt(this.via, (this.runHi - runLo + 1) << 4, this.descLo, this.descHi, off, this.descOff + off);
     this.runLo = -1;
   }
 
@@ -118,6 +119,6 @@ export class HostDescs extends HostNotices {
 
   protected fetchAt(via: Fetcher, bytes: number, lo: number, hi: number, add: number, off: number): void {
     const at = (lo + add) | 0;
-    via.put(bytes, at, at >>> 0 < lo >>> 0 ? hi + 1 : hi, this.mem, off);
+    via.put(bytes, at, at >>> 0 < lo >>> 0 ? (hi + 1) | 0 : hi, this.mem, off);
   }
 }
