@@ -137,6 +137,39 @@ describe("the end of a life in mid-transfer", () => {
     rig.close();
   });
 
+  test("bytes are those of the frames begun, headers left out, at every turn of lives with headers of two lengths", () => {
+    const rig = new RingRig({ hostQueue: 64, boardQueue: 64 });
+    const { toHost, toBoard } = rig.dp;
+    const { o } = rig as { o: { hdrLen: number; boardHdrLen: number } };
+    o.boardHdrLen = 12;
+    for (let life = 0; life < 40; life++) {
+      o.hdrLen = life % 2 === 0 ? 12 : 24;
+      if (life > 0) {
+        hostStartsOver(rig);
+        rig.board.rx.reset();
+        rig.board.tx.reset();
+        rig.attach();
+      }
+      for (let i = 0; i < 6; i++) {
+        rig.host.post([300]);
+        rig.board.post([300]);
+        rig.board.send(frame(12, 100, i), i === 4 ? [12, 100] : undefined);
+        rig.host.send(frame(o.hdrLen, 100, i), i === 5 ? [o.hdrLen, 100] : undefined);
+      }
+      const before = [toHost.frames, toBoard.frames];
+      for (let t = 0; t < life; t++) {
+        rig.turns(1);
+        expect([life, t, toHost.bytes, toBoard.bytes]).toEqual([life, t, toHost.frames * 100, toBoard.frames * 100]);
+      }
+      if (life > 30) expect([toHost.frames, toBoard.frames]).toEqual(before.map((n) => n + 6));
+      expect(rig.dp.detach()).toBe(0);
+      expect([toHost.bytes, toBoard.bytes]).toEqual([toHost.frames * 100, toBoard.frames * 100]);
+    }
+    expect(toHost.bursts).toBeGreaterThan(20);
+    checked(rig);
+    rig.close();
+  });
+
   test("detach with nothing in flight, and twice", () => {
     const rig = new RingRig();
     exchange(rig, 3);

@@ -248,6 +248,31 @@ describe.each(MAPS)("EdmaChannel %s", (map) => {
     expect(io.doorbells).toBe(1);
   });
 
+  test("send is put and commit: alone, behind what is held back, and at the end of a lap", () => {
+    for (const lie of [false, true]) {
+      const { ll, io, ch } = make(5, { lie });
+      const twin = make(5, { lie });
+      for (let lap = 0; lap < 6; lap++) {
+        for (let i = 0; i < 2; i++) {
+          for (const c of [ch, twin.ch]) if (i === 1 && lap % 3 === 2) c.put(7, 1, 2, 3, 4);
+          const n = 10 * lap + i;
+          ch.send(n, n + 1, n + 2, n + 3, n + 4);
+          twin.ch.put(n, n + 1, n + 2, n + 3, n + 4);
+          twin.ch.commit();
+          expect([...ll.i32]).toEqual([...twin.ll.i32]);
+          for (const x of [{ io, ch }, twin])
+            for (let k = 0; k < 12; k++) {
+              x.io.step();
+              expect(x.ch.progress()).toBe(0);
+            }
+          expect([ch.putCount, ch.doneCount, ch.rings]).toEqual([twin.ch.putCount, twin.ch.putCount, twin.ch.rings]);
+          expect(io.done).toEqual(twin.io.done);
+        }
+      }
+      expect(io.done.length).toBe(ch.putCount);
+    }
+  });
+
   test("an element counts as landed only when the engine moved past the one behind it, or stopped", () => {
     const { io, ch } = make(16);
     for (let i = 0; i < 3; i++) ch.put(1, i, 0, 0, 0);
@@ -304,7 +329,11 @@ describe.each(MAPS)("EdmaChannel %s", (map) => {
         if (put < total && r() < 0.4) {
           let k = Math.min(ch.room(), 1 + Math.floor(r() * 8), total - put);
           const some = k > 0;
-          for (; k > 0; k--, put++) ch.put((put % 65536) + 1, put, 0, ~put, 0);
+          const alone = r() < 0.3;
+          for (; k > 0; k--, put++) {
+            if (alone || (k === 1 && r() < 0.3)) ch.send((put % 65536) + 1, put, 0, ~put, 0);
+            else ch.put((put % 65536) + 1, put, 0, ~put, 0);
+          }
           if (some) ch.commit();
         }
         for (let s = Math.floor(r() * 12); s > 0; s--) io.step();
