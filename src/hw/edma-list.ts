@@ -29,6 +29,12 @@ import { PIECE_HI, PIECE_LEN, PIECE_LO, PIECE_WORDS } from "./pieces.ts";
 /** slots that are never outstanding: the link, the slot the engine rests at, and one so that a position is unique */
 const RESERVED_SLOTS = 3;
 
+// words of an element behind its size
+const SAR_LO = LL_SAR_LO - LL_SIZE;
+const SAR_HI = LL_SAR_HI - LL_SIZE;
+const DAR_LO = LL_DAR_LO - LL_SIZE;
+const DAR_HI = LL_DAR_HI - LL_SIZE;
+
 export class EdmaList {
   /** most elements that may be outstanding */
   readonly capacity: number;
@@ -140,67 +146,86 @@ export class EdmaList {
     i32[w] = cb;
   }
 
-  /** See DmaChannel. What put() keeps in fields is in locals here, which takes a fifth off. */
+  /**
+   * See DmaChannel. What put() keeps in fields is in locals here. There are more of them than registers, and what JSC then stores
+   * and loads again is what takes the time: so each of the two ways on moves one side only, and `w` is the first word that
+   * is filled, the size, which needs no other index to be checked.
+   */
   putPieces(src: Int32Array, dst: Int32Array, bytes: number): number {
     const { i32, linkWord } = this;
-    let { word: w, cb } = this;
+    let { cb } = this;
+    let w = (this.word + LL_SIZE) | 0;
+    let from = w;
+    const end = (linkWord + LL_SIZE) | 0;
     let si = 0;
     let di = 0;
-    let sLo = src[PIECE_LO]!;
-    let sHi = src[PIECE_HI]!;
-    let sLen = src[PIECE_LEN]!;
     let dLo = dst[PIECE_LO]!;
     let dHi = dst[PIECE_HI]!;
     let dLen = dst[PIECE_LEN]!;
     let left = bytes;
-    let elements = 0;
     if (this.firstWord < 0) {
-      this.firstWord = w;
+      this.firstWord = this.word;
       this.firstControl = cb;
-    }
-    const first = this.firstWord;
+    } else i32[this.word] = cb;
     for (;;) {
-      let n = sLen < dLen ? sLen : dLen;
-      if (left < n) n = left;
-      if (w !== first) i32[w] = cb;
-      i32[w + LL_SIZE] = n;
-      i32[w + LL_SAR_LO] = sLo;
-      i32[w + LL_SAR_HI] = sHi;
-      i32[w + LL_DAR_LO] = dLo;
-      i32[w + LL_DAR_HI] = dHi;
-      w += LL_WORDS;
-      if (w === linkWord) {
-        cb ^= 1;
-        i32[w] = CTL_LLP | CTL_TCB | cb;
-        w = 0;
-      }
-      elements++;
-      left = (left - n) | 0;
-      if (left <= 0) break;
-      sLen = (sLen - n) | 0;
-      if (sLen === 0) {
-        si += PIECE_WORDS;
-        sLo = src[si]!;
-        sHi = src[si + PIECE_HI]!;
-        sLen = src[si + PIECE_LEN]!;
-      } else {
-        const next = (sLo + n) | 0;
-        if (next >>> 0 < sLo >>> 0) sHi++;
+      let sLo = src[si]!;
+      let sHi = src[si + PIECE_HI]!;
+      let sLen = src[si + PIECE_LEN]!;
+      if (left < sLen) sLen = left;
+      left = (left - sLen) | 0;
+      while (dLen < sLen) {
+        i32[w] = dLen;
+        i32[w + SAR_LO] = sLo;
+        i32[w + SAR_HI] = sHi;
+        i32[w + DAR_LO] = dLo;
+        i32[w + DAR_HI] = dHi;
+        w = (w + LL_WORDS) | 0;
+        if (w === end) {
+          cb ^= 1;
+          i32[linkWord] = CTL_LLP | CTL_TCB | cb;
+          w = LL_SIZE;
+          from = (from - linkWord) | 0;
+        }
+        // Of the element that follows: the withheld one is before it.
+        i32[w - LL_SIZE] = cb;
+        const next = (sLo + dLen) | 0;
+        if (next >>> 0 < sLo >>> 0) sHi = (sHi + 1) | 0;
         sLo = next;
+        sLen = (sLen - dLen) | 0;
+        di = (di + PIECE_WORDS) | 0;
+        dLo = dst[di]!;
+        dHi = dst[di + PIECE_HI]!;
+        dLen = dst[di + PIECE_LEN]!;
       }
-      dLen = (dLen - n) | 0;
+      i32[w] = sLen;
+      i32[w + SAR_LO] = sLo;
+      i32[w + SAR_HI] = sHi;
+      i32[w + DAR_LO] = dLo;
+      i32[w + DAR_HI] = dHi;
+      w = (w + LL_WORDS) | 0;
+      if (w === end) {
+        cb ^= 1;
+        i32[linkWord] = CTL_LLP | CTL_TCB | cb;
+        w = LL_SIZE;
+        from = (from - linkWord) | 0;
+      }
+      if (left <= 0) break;
+      i32[w - LL_SIZE] = cb;
+      si = (si + PIECE_WORDS) | 0;
+      dLen = (dLen - sLen) | 0;
       if (dLen === 0) {
-        di += PIECE_WORDS;
+        di = (di + PIECE_WORDS) | 0;
         dLo = dst[di]!;
         dHi = dst[di + PIECE_HI]!;
         dLen = dst[di + PIECE_LEN]!;
       } else {
-        const next = (dLo + n) | 0;
-        if (next >>> 0 < dLo >>> 0) dHi++;
+        const next = (dLo + sLen) | 0;
+        if (next >>> 0 < dLo >>> 0) dHi = (dHi + 1) | 0;
         dLo = next;
       }
     }
-    this.word = w;
+    const elements = ((w - from) / LL_WORDS) | 0;
+    this.word = (w - LL_SIZE) | 0;
     this.cb = cb;
     this.putCount = (this.putCount + elements) | 0;
     return elements;
