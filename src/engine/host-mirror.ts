@@ -33,6 +33,8 @@ export class HostMirror extends HostGuess {
   private state = IDLE;
   private target = 0;
   private misses = 0;
+  /** the whole table is on its way, and nothing will be followed */
+  private whole = false;
 
   protected indirect = false;
 
@@ -46,6 +48,7 @@ export class HostMirror extends HostGuess {
     this.ready = this.seen = this.target = 0;
     this.state = IDLE;
     this.attachGuess();
+    this.whole = false;
     this.via = this.fetcher;
   }
 
@@ -132,6 +135,8 @@ export class HostMirror extends HostGuess {
     const fresh = (this.target - this.seen) & 0xffff;
     // Many at once: the whole table, and of receive buffers earlier, since what they cost goes the way that has room.
     if (fresh * (this.write === 0 ? 2 : 4) >= this.size || this.via.room() < fresh + 4) return this.needAll();
+    // Of chains too: then none has to be followed. What was guessed may be here already.
+    if (this.span > 1 && !this.guessed && fresh * this.span * 4 >= this.size) return this.needAll();
     const rc = this.span === 1 ? this.needHeads() : this.needChains();
     if (rc < 0) return rc;
     if (rc === FAR) return this.needAll();
@@ -197,6 +202,7 @@ export class HostMirror extends HostGuess {
       this.stamp.fill(this.round, 0, this.size);
       return this.await();
     }
+    this.whole = true;
     this.mark = this.via.commit();
     if (this.via.landed(this.mark)) this.finish();
     return OK;
@@ -305,6 +311,7 @@ export class HostMirror extends HostGuess {
   }
 
   private finish(): void {
+    if (this.whole) this.measure();
     this.seen = this.target;
     this.ready = this.target;
     this.known = true;
@@ -312,9 +319,27 @@ export class HostMirror extends HostGuess {
     if (this.guessed) this.standBack();
   }
 
+  /** closeChains() has not followed any chain of the round: how many neighbours the last one begins with. */
+  private measure(): void {
+    this.whole = false;
+    if (!this.tuning.span) return;
+    const { desc, size } = this;
+    const head = this.avail[2 + ((this.target - 1) & this.mask)]!;
+    const most = size - head < SPAN_MAX ? size - head : SPAN_MAX;
+    let d = head;
+    let run = 1;
+    const kind = DESC_F_NEXT | this.write;
+    while (run < most && desc[(d << 2) + 3]! === (kind | ((d + 1) << 16))) {
+      run++;
+      d++;
+    }
+    this.span = run;
+  }
+
   /** The channel that fetches was restarted: what was asked for is lost, ask again. */
   refetch(): void {
     this.state = IDLE;
+    this.whole = false;
     this.split = false;
     this.lookAgain();
   }

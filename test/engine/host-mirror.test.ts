@@ -170,6 +170,33 @@ test("after a long chain, chains of one descriptor are asked for alone again", (
   expect(counts).toEqual([[5], [1], [1]]);
 });
 
+test("many long chains: the whole table at once, and from it how long the next one will be", () => {
+  const x = mirrorRig({ size: 64, tuning: { guess: false } });
+  const asked = (): number[] => x.fetcher.asked.filter((c) => c.addr < x.r.availBus).map((c) => c.bytes / 16);
+  const round = (...heads: number[]): number[] => {
+    for (const h of heads)
+      for (let i = 0; i < 5; i++) x.desc(h + i, 0x1000 * (h + i), 64 + i, i < 4 ? DESC_F_NEXT : 0, h + i + 1);
+    x.offer(...heads);
+    x.run(20);
+    expect(x.hq.available()).toBe(heads.length);
+    for (const h of heads) {
+      x.out.clear();
+      expect([x.hq.peek(0), x.hq.segments(h, x.out), x.out.count, x.out.total]).toEqual([h, 0, 5, 330]);
+      x.hq.pushUsed(h, 0);
+      x.hq.consume(1);
+    }
+    const got = asked();
+    x.fetcher.forget();
+    return got;
+  };
+  // Heads that are not neighbours are too many stretches: all of the table, and no chain is followed.
+  expect(round(...Array.from({ length: 12 }, (_, i) => 5 * i))).toEqual([1, 1, 1, 64]);
+  expect(round(30)).toEqual([5]);
+  expect(round(10, 40)).toEqual([5, 5]);
+  expect(round(0, 20, 40, 55)).toEqual([64]);
+  expect(round(25)).toEqual([5]);
+});
+
 test("neighbours among the heads are asked for together, and once, also when one of them links on", () => {
   const x = mirrorRig({ size: 64, tuning: { guess: false } });
   for (const d of [20, 21]) x.desc(d, 0x1000, 64, d === 21 ? DESC_F_NEXT : 0, 50);
