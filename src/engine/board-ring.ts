@@ -5,10 +5,10 @@
 import { fence, ld16, st16 } from "../hw/mem.ts";
 import type { LocalBuffers, LocalRing } from "../hw/net-port.ts";
 import { PIECE_HI, PIECE_LEN, PIECE_LO, PIECE_WORDS } from "../hw/pieces.ts";
-import { AVAIL_F_NO_INTERRUPT, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
-import { INDIRECT, walk, walkIndirect } from "./chain.ts";
+import { AVAIL_F_NO_INTERRUPT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
+import { gatherSingles, INDIRECT, walk, walkIndirect } from "./chain.ts";
 import { OK, R_AVAIL_BACK, R_AVAIL_JUMP, R_LOCAL_ADDRESS } from "./codes.ts";
-import { MAX_SEGMENTS, PIECE_OFF, type Segments, translate } from "./segments.ts";
+import { PIECE_OFF, type Segments, translate } from "./segments.ts";
 
 /** of what locate() gives where there is nothing, or a frame does not begin at a 16-bit word */
 export const ODD = 1 | (1 << 31);
@@ -127,9 +127,9 @@ export class BoardRing {
   locate(addrLo: number, addrHi: number, len: number): number {
     const { baseLo, pageLo } = this;
     const off = (addrLo - baseLo) | 0;
-    // Below the base in its low word: behind a boundary of 4 GiB.
-    const hi = addrLo >>> 0 < baseLo >>> 0 ? (addrHi - 1) | 0 : addrHi;
-    if (hi !== this.baseHi || off < 0 || len <= 0 || off > ((this.limit - len) | 0)) return -1;
+    // Of a difference below 2^31 the top bits alone tell whether there was a borrow, as of busHigh()'s sum.
+    const borrow = (baseLo & ~addrLo) >>> 31;
+    if (off < 0 || len <= 0 || off > ((this.limit - len) | 0) || ((addrHi - this.baseHi - borrow) | 0) !== 0) return -1;
     if (pageLo === null) return off;
     const page = off >>> 12;
     return (off & 4095) + len > 4096 || (pageLo[page]! | this.pageHi![page]!) === 0 ? -1 : off;
@@ -145,7 +145,7 @@ export class BoardRing {
   busHigh(off: number): number {
     const { pageHi, busLo } = this;
     if (pageHi !== null) return pageHi[off >>> 12]!;
-    return ((busLo + off) | 0) >>> 0 < busLo >>> 0 ? (this.busHi + 1) | 0 : this.busHi;
+    return (this.busHi + ((busLo & ~(busLo + off)) >>> 31)) | 0;
   }
 
   /** Append the chain at `head`, translated to bus addresses. @returns 0 or a negative code with out.a, out.b */
@@ -172,7 +172,12 @@ export class BoardRing {
       out.b = raw.b;
       return rc;
     }
-    return flat ? this.translateFlat(from, out) : translate(raw, 0, this.buffers, out);
+    if (!flat) return translate(raw, 0, this.buffers, out);
+    const placed = this.placeFlat(from, out);
+    if (placed === out.count) return OK;
+    out.a = out.lo(placed);
+    out.b = out.hi(placed);
+    return R_LOCAL_ADDRESS;
   }
 
   /**
@@ -181,63 +186,69 @@ export class BoardRing {
    */
   gather(bytes: number, most: number, out: Segments, lens: Int32Array): number {
     const { desc, avail, mask, next, write } = this;
-    const { rows } = out;
     let rc: number = OK;
-    let have = 0;
-    let count = 0;
     let k = 0;
-    while (have < bytes && k < most) {
-      const head = avail[2 + ((next + k) & mask)]!;
-      const w = head << 2;
-      const n = head <= mask ? desc[w + 2]! : 0;
-      const single =
-        n > 0 && (desc[w + 3]! & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) === write && count < MAX_SEGMENTS;
-      const at = single ? this.locate(desc[w]!, desc[w + 1]!, n) : -1;
-      if (at >= 0) {
-        const r = count * PIECE_WORDS;
-        rows[r + PIECE_LO] = this.busLow(at);
-        rows[r + PIECE_HI] = this.busHigh(at);
-        rows[r + PIECE_LEN] = n;
-        rows[r + PIECE_OFF] = at;
-        lens[k] = n;
-        have += n;
-        count++;
-      } else {
+    for (;;) {
+      const from = out.count;
+      k = gatherSingles(desc, avail, mask, next, write, bytes, most, k, out, lens);
+      const placed = this.pageLo === null ? this.placeFlat(from, out) : this.placePaged(from, out);
+      for (; out.count > placed; k--) out.total -= out.len(--out.count);
+      if (out.total >= bytes || k >= most) break;
+      // One that is not of one piece, or wrong.
+      const { count, total } = out;
+      rc = this.segments(avail[2 + ((next + k) & mask)]!, out);
+      if (rc < 0) {
         out.count = count;
-        out.total = have;
-        rc = this.segments(head, out);
-        if (rc < 0) break;
-        lens[k] = out.total - have;
-        count = out.count;
-        have = out.total;
+        out.total = total;
+        break;
       }
+      lens[k] = out.total - total;
       k++;
     }
-    out.count = count;
-    out.total = have;
     this.gathered = k;
     return rc;
   }
 
-  private translateFlat(from: number, out: Segments): number {
+  /**
+   * Translate the segments from `from` on to bus addresses where they stand, in memory that is contiguous there.
+   * @returns number of the first one that is not in it, or of all
+   */
+  private placeFlat(from: number, out: Segments): number {
     const { baseLo, baseHi, busLo, busHi, limit } = this;
-    const { rows } = out;
-    const end = out.count * PIECE_WORDS;
-    for (let r = from * PIECE_WORDS; r < end; r += PIECE_WORDS) {
+    const { rows, count } = out;
+    // What a driver in this process calls its memory.
+    const same = baseLo === busLo && baseHi === busHi;
+    let r = from * PIECE_WORDS;
+    for (let i = from; i < count; i++) {
       const low = rows[r + PIECE_LO]!;
+      const high = rows[r + PIECE_HI]!;
       const at = (low - baseLo) | 0;
-      const borrow = low >>> 0 < baseLo >>> 0 ? 1 : 0;
-      if (((rows[r + PIECE_HI]! - baseHi - borrow) | 0) !== 0 || at < 0 || at > limit - rows[r + PIECE_LEN]!) {
-        out.a = low;
-        out.b = rows[r + PIECE_HI]!;
-        return R_LOCAL_ADDRESS;
+      // See locate() and busHigh().
+      if (at < 0 || at > limit - rows[r + PIECE_LEN]! || ((high - baseHi - ((baseLo & ~low) >>> 31)) | 0) !== 0)
+        return i;
+      if (!same) {
+        const bus = (busLo + at) | 0;
+        rows[r + PIECE_LO] = bus;
+        rows[r + PIECE_HI] = (busHi + ((busLo & ~bus) >>> 31)) | 0;
       }
-      const bus = (busLo + at) | 0;
       rows[r + PIECE_OFF] = at;
-      rows[r + PIECE_LO] = bus;
-      rows[r + PIECE_HI] = bus >>> 0 < busLo >>> 0 ? (busHi + 1) | 0 : busHi;
+      r = (r + PIECE_WORDS) | 0;
     }
-    return OK;
+    return count;
+  }
+
+  /** The same in scattered memory. @returns number of the first one that is not in one known page of it, or of all */
+  private placePaged(from: number, out: Segments): number {
+    const { rows, count } = out;
+    for (let i = from; i < count; i++) {
+      const r = i * PIECE_WORDS;
+      const at = this.locate(rows[r + PIECE_LO]!, rows[r + PIECE_HI]!, rows[r + PIECE_LEN]!);
+      if (at < 0) return i;
+      rows[r + PIECE_LO] = this.busLow(at);
+      rows[r + PIECE_HI] = this.busHigh(at);
+      rows[r + PIECE_OFF] = at;
+    }
+    return count;
   }
 
   pushUsed(head: number, len: number): void {
@@ -261,15 +272,25 @@ export class BoardRing {
     this.used = (used + k) & 0xffff;
   }
 
-  /** The next `k` buffers behind `used` go back with lens[(from + i) & lensMask] bytes written in the i-th. */
-  giveBackFilled(lens: Int32Array, from: number, lensMask: number, k: number): void {
-    const { avail, usedElem, mask, used } = this;
-    for (let i = 0; i < k; i++) {
-      const slot = (used + i) & mask;
+  /**
+   * Consume `k` buffers, filled one after the other with `bytes` (5.1.6.4), and stage their used elements. Buffers go back in the
+   * order in which they came, so their places are known, and nobody reads there any more or yet: the driver got the
+   * elements of a lap before back, and used.idx ends before these. They are given back by moving `used`.
+   */
+  stageFilled(k: number, lens: Int32Array, bytes: number): void {
+    const { avail, usedElem, mask, next } = this;
+    let left = bytes;
+    let slot = next & mask;
+    for (let i = 0; i < k - 1; i++) {
+      const len = lens[i]!;
       usedElem[slot << 1] = avail[2 + slot]!;
-      usedElem[(slot << 1) + 1] = lens[(from + i) & lensMask]!;
+      usedElem[(slot << 1) + 1] = len;
+      left = (left - len) | 0;
+      slot = (slot + 1) & mask;
     }
-    this.used = (used + k) & 0xffff;
+    usedElem[slot << 1] = avail[2 + slot]!;
+    usedElem[(slot << 1) + 1] = left;
+    this.next = (next + k) & 0xffff;
   }
 
   /** entries taken and not given back */

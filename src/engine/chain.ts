@@ -84,6 +84,51 @@ export function walkIndirect(
   return rc;
 }
 
+/**
+ * Append receive buffers of one descriptor each, whatever their addresses: from the `k`-th entry behind `next` on, until
+ * there are `most`, or `out` holds `bytes`, or one is of another kind. lens[] gets the bytes of each.
+ * @returns number of the first entry that was not taken
+ */
+export function gatherSingles(
+  desc: Int32Array,
+  avail: Uint16Array,
+  mask: number,
+  next: number,
+  write: number,
+  bytes: number,
+  most: number,
+  k: number,
+  out: Segments,
+  lens: Int32Array,
+): number {
+  const { rows } = out;
+  const first = out.count;
+  const end = most - k < MAX_SEGMENTS - first ? most : k + MAX_SEGMENTS - first;
+  let r = first * PIECE_WORDS;
+  let have = out.total;
+  let i = k;
+  while (i < end && have < bytes) {
+    const head = avail[2 + ((next + i) & mask)]!;
+    // All words at once, whatever that descriptor is: less to be checked than one after the other.
+    const w = (head & mask) << 2;
+    const low = desc[w]!;
+    const high = desc[w + 1]!;
+    const len = desc[w + 2]!;
+    const kind = desc[w + 3]! & SINGLE_KIND;
+    if (((head & ~mask) | (kind ^ write)) !== 0 || len <= 0) break;
+    rows[r + PIECE_LO] = low;
+    rows[r + PIECE_HI] = high;
+    rows[r + PIECE_LEN] = len;
+    lens[i] = len;
+    r = (r + PIECE_WORDS) | 0;
+    have += len;
+    i = (i + 1) | 0;
+  }
+  out.count = first + i - k;
+  out.total = have;
+  return i;
+}
+
 function bad(out: Segments, code: number, a: number, b: number): number {
   out.a = a;
   out.b = b;

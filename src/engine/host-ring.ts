@@ -2,14 +2,13 @@
  * One of the host's virtqueues (HQ) as its device: chains are taken from the local mirror (host-mirror.ts), and go back
  * through staged used elements (host-used.ts). VIRTIO 1.2 2.7.
  */
-import { PIECE_HI, PIECE_LEN, PIECE_LO, PIECE_WORDS } from "../hw/pieces.ts";
-import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
-import { INDIRECT, walk, walkIndirect } from "./chain.ts";
+import { DESC_F_INDIRECT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
+import { gatherSingles, INDIRECT, walk, walkIndirect } from "./chain.ts";
 import { OK, R_INDIRECT_NOT_NEGOTIATED } from "./codes.ts";
 import { INDIRECT_MAX } from "./host-descs.ts";
 import { HostMirror } from "./host-mirror.ts";
 import type { RingAddresses } from "./host-used.ts";
-import { MAX_SEGMENTS, type Segments } from "./segments.ts";
+import type { Segments } from "./segments.ts";
 
 export type { RingAddresses };
 
@@ -57,37 +56,22 @@ export class HostRing extends HostMirror {
    * tells how many they are, lens[] what each holds. Nothing is consumed. @returns 0 or a negative code with out.a, out.b
    */
   gather(bytes: number, most: number, out: Segments, lens: Int32Array): number {
-    const { desc, avail, mask, next, size, write } = this;
-    const { rows } = out;
+    const { desc, avail, mask, next, write } = this;
     let rc: number = OK;
-    let have = 0;
-    let count = 0;
     let k = 0;
-    while (have < bytes && k < most) {
-      const head = avail[2 + ((next + k) & mask)]!;
-      const w = head << 2;
-      const n = head < size ? desc[w + 2]! : 0;
-      if (n > 0 && (desc[w + 3]! & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) === write && count < MAX_SEGMENTS) {
-        const r = count * PIECE_WORDS;
-        rows[r + PIECE_LO] = desc[w]!;
-        rows[r + PIECE_HI] = desc[w + 1]!;
-        rows[r + PIECE_LEN] = n;
-        lens[k] = n;
-        have += n;
-        count++;
-      } else {
+    for (;;) {
+      k = gatherSingles(desc, avail, mask, next, write, bytes, most, k, out, lens);
+      if (out.total >= bytes || k >= most) break;
+      const { count, total } = out;
+      rc = this.segments(avail[2 + ((next + k) & mask)]!, out);
+      if (rc < 0) {
         out.count = count;
-        out.total = have;
-        rc = this.segments(head, out);
-        if (rc < 0) break;
-        lens[k] = out.total - have;
-        count = out.count;
-        have = out.total;
+        out.total = total;
+        break;
       }
+      lens[k] = out.total - total;
       k++;
     }
-    out.count = count;
-    out.total = have;
     this.gathered = k;
     return rc;
   }
@@ -95,14 +79,20 @@ export class HostRing extends HostMirror {
   /** Consume `k` entries and stage used elements for them, filled one after the other with `bytes` (5.1.6.4). */
   useFilled(k: number, lens: Int32Array, bytes: number): void {
     const { avail, stage, mask, next, used } = this;
+    // Only the last one is not full.
     let left = bytes;
-    for (let i = 0; i < k; i++) {
-      const n = left < lens[i]! ? left : lens[i]!;
-      const w = ((used + i) & mask) << 1;
-      stage[w] = avail[2 + ((next + i) & mask)]!;
-      stage[w + 1] = n;
-      left -= n;
+    let from = next & mask;
+    let slot = used & mask;
+    for (let i = 0; i < k - 1; i++) {
+      const len = lens[i]!;
+      stage[slot << 1] = avail[2 + from]!;
+      stage[(slot << 1) + 1] = len;
+      left = (left - len) | 0;
+      from = (from + 1) & mask;
+      slot = (slot + 1) & mask;
     }
+    stage[slot << 1] = avail[2 + from]!;
+    stage[(slot << 1) + 1] = left;
     this.used = (used + k) & 0xffff;
     this.consume(k);
   }

@@ -22,9 +22,7 @@ export const REC_BYTES = 2;
 export const BARE = -1;
 /** none, it is dropped */
 export const DROPPED = -2;
-// DROPPED - n: n buffers, and what is known of them is in `parts`
-/** more than the board's driver can have outstanding, with two words more a frame */
-export const PARTS = 65536;
+// DROPPED - n: n buffers, staged in the used ring; where num_buffers is, is in `stamps`
 const MAX_BUFFERS = 128;
 const ETH_MIN = 14;
 /** elements under way that one more does not hold up */
@@ -61,10 +59,8 @@ export class PairToBoard {
   protected readonly rec = new Int32Array(RECORDS * REC_WORDS);
   protected first = 0;
   protected last = 0;
-  /** of frames that are not in one piece: where the two bytes of num_buffers are (-1: nowhere), bytes in each buffer */
-  protected readonly parts = new Int32Array(PARTS);
-  protected partFirst = 0;
-  protected partLast = 0;
+  /** of frames that are not in one piece, two words a record: where the two bytes of num_buffers are (-1: nowhere) */
+  protected readonly stamps = new Int32Array(RECORDS * 2);
   protected inflight = 0;
   // Counted where it costs least, see frames and bytes.
   /** bursts of one frame in one element; frames, bursts and elements beside them */
@@ -121,7 +117,6 @@ export class PairToBoard {
     this.bare = eqHdrLen >= 12 ? 0 : BARE;
     this.mergeable = mergeable;
     this.first = this.last = 0;
-    this.partFirst = this.partLast = 0;
     this.inflight = 0;
   }
 
@@ -276,12 +271,14 @@ export class PairToBoard {
     if (grow < 0) cutOut(src, this.eqHdrLen, -grow);
     else if (grow > 0) cutOut(dst, this.hdrLen, grow);
     rd.putPieces(src.rows, dst.rows, grow > 0 ? total - grow : total);
-    if (!simple) {
-      this.part(patch);
-      this.part(patch1);
-      this.partLast = spill(this.parts, this.partLast, lens, k, total);
+    if (simple) eq.consume(k);
+    else {
+      const { stamps } = this;
+      const s = (this.last & (RECORDS - 1)) << 1;
+      stamps[s] = patch;
+      stamps[s + 1] = patch1;
+      eq.stageFilled(k, lens, total);
     }
-    eq.consume(k);
     hq.stageUnused(0, head);
     hq.consume(1);
     this.ready -= k;
@@ -311,11 +308,6 @@ export class PairToBoard {
     );
   }
 
-  private part(word: number): void {
-    this.parts[this.partLast & (PARTS - 1)] = word;
-    this.partLast = (this.partLast + 1) | 0;
-  }
-
   private record(fills: number, bytes: number): void {
     const { rec } = this;
     const r = (this.last & (RECORDS - 1)) * REC_WORDS;
@@ -332,15 +324,4 @@ export class PairToBoard {
     this.b = b;
     return code;
   }
-}
-
-/** Bytes of each of `k` buffers that `total` bytes fill, behind `at` in the ring `parts`. @returns where the next word goes */
-function spill(parts: Int32Array, at: number, lens: Int32Array, k: number, total: number): number {
-  let left = total;
-  for (let i = 0; i < k; i++) {
-    const n = left < lens[i]! ? left : lens[i]!;
-    parts[(at + i) & (PARTS - 1)] = n;
-    left -= n;
-  }
-  return (at + k) | 0;
 }

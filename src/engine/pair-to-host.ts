@@ -255,6 +255,11 @@ export abstract class PairToHost {
     if (hdrLen < 12 && this.grow === 0) return;
     const u8 = this.eq.bytes;
     if (this.patch) {
+      const off = src.off(0);
+      if (src.len(0) >= hdrLen && (off & 1) === 0) {
+        this.eq.u16[(off + NET_HDR_NUM_BUFFERS) >> 1] = buffers;
+        return;
+      }
       u8[localOffset(src, NET_HDR_NUM_BUFFERS)] = buffers & 0xff;
       u8[localOffset(src, NET_HDR_NUM_BUFFERS + 1)] = buffers >>> 8;
       return;

@@ -7,7 +7,7 @@ import type { DmaChannel } from "../hw/dma-channel.ts";
 import type { BoardRing } from "./board-ring.ts";
 import { HostRing } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
-import { BARE, DROPPED, FEW, PARTS, PairToBoard, REC_BYTES, REC_FILLS, REC_WORDS, RECORDS } from "./pair-to-board.ts";
+import { BARE, DROPPED, FEW, PairToBoard, REC_BYTES, REC_FILLS, REC_WORDS, RECORDS } from "./pair-to-board.ts";
 import type { DirectionLimits } from "./tuning.ts";
 
 /** bytes of frames whose chains the host gets back together at the most */
@@ -102,9 +102,8 @@ export class ToBoard extends PairToBoard {
         usedElem[(slot << 1) + 1] = len;
         used = (used + 1) & 0xffff;
       } else if (fills !== DROPPED) {
-        eq.used = used;
-        this.finishParts(DROPPED - fills);
-        used = eq.used;
+        this.stamp(first, DROPPED - fills);
+        used = (used + DROPPED - fills) & 0xffff;
       }
       bytes += len;
       first = (first + 1) | 0;
@@ -130,24 +129,20 @@ export class ToBoard extends PairToBoard {
     return frames;
   }
 
-  /** A frame that is not in one piece has landed. */
-  private finishParts(bufs: number): void {
-    const { eq, parts } = this;
-    const at = this.partFirst;
-    const low = parts[at & (PARTS - 1)]!;
-    if (low >= 0) {
-      eq.bytes[low] = bufs & 0xff;
-      eq.bytes[parts[(at + 1) & (PARTS - 1)]!] = bufs >>> 8;
-    }
-    eq.giveBackFilled(parts, at + 2, PARTS - 1, bufs);
-    this.partFirst = (at + 2 + bufs) | 0;
+  /** A frame that is not in one piece has landed, that of record `k`, in `buffers` buffers. */
+  private stamp(k: number, buffers: number): void {
+    const { eq, stamps } = this;
+    const s = (k & (RECORDS - 1)) << 1;
+    const low = stamps[s]!;
+    if (low < 0) return;
+    eq.bytes[low] = buffers & 0xff;
+    eq.bytes[stamps[s + 1]!] = buffers >>> 8;
   }
 
   /** The host went away with frames in flight: the board's buffers they would have filled are free again. @returns frames lost */
   abandon(): number {
     const lost = (this.last - this.first) | 0;
     this.eq.rewind(this.eq.taken);
-    this.partFirst = this.partLast;
     this.first = this.last;
     this.landed += this.inflight;
     this.inflight = 0;
@@ -164,7 +159,6 @@ export class ToBoard extends PairToBoard {
     for (let i = this.first; i !== this.last; i = (i + 1) | 0) {
       this.rec[(i & (RECORDS - 1)) * REC_WORDS + REC_FILLS] = DROPPED;
     }
-    this.partFirst = this.partLast;
     this.notify = false;
     return this.outstanding;
   }

@@ -13,6 +13,7 @@ import {
 import { Segments } from "../../src/engine/segments.ts";
 import { DriverRing, RING_NONE, ringLayout } from "../../src/hw/driver-ring.ts";
 import { ld16, st16, view } from "../../src/hw/mem.ts";
+import { Random } from "../../src/hw/model/random.ts";
 import type { LocalBuffers } from "../../src/hw/net-port.ts";
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../../src/hw/virtio.layout.ts";
 import { type TestMemory, testMemory } from "../support/ring-memory.ts";
@@ -107,6 +108,59 @@ describe("taking", () => {
       expect([x.out.count, got]).toEqual([pieces, want]);
       expect([...lens.subarray(0, buffers)]).toEqual([10, 50, 40, 110].slice(0, buffers));
     }
+  });
+
+  test("gather() stops at a buffer outside of the memory, and keeps what was in front of it", () => {
+    for (const bad of [BASE - 1, BASE + BYTES - 19, BASE + 2 ** 32]) {
+      const x = rig(DESC_F_WRITE);
+      x.desc(0, BASE + 0x100, 10, DESC_F_WRITE);
+      x.desc(1, bad, 20, DESC_F_WRITE);
+      x.desc(2, BASE + 0x200, 30, DESC_F_WRITE);
+      x.offer(0, 1, 2);
+      x.eq.available();
+      expect(x.eq.gather(60, 3, x.out, new Int32Array(8))).toBe(R_LOCAL_ADDRESS);
+      expect([x.eq.gathered, x.out.count, x.out.total, x.out.a]).toEqual([1, 1, 10, bad | 0]);
+    }
+  });
+
+  test("addresses around every border of the low word, one by one and gathered", () => {
+    const r = new Random(3);
+    const borders = [0x1000, 0x7fff_f000, 0x8000_0000, 0xffff_f000, 0x1_0000_0000, 0x2_ffff_f000];
+    const lens = new Int32Array(4);
+    const word = (hi: number, lo: number): number => (hi >>> 0) * 2 ** 32 + (lo >>> 0);
+    const x = rig(DESC_F_WRITE);
+    x.offer(0);
+    for (const base of borders)
+      for (const busBase of [base, ...borders]) {
+        x.eq.attach(x.r, { ...x.buffers, base, busBase }, 0);
+        x.eq.available();
+        for (let i = 0; i < 300; i++) {
+          const off = [r.below(300) - 150, BYTES - 150 + r.below(300), r.below(BYTES)][r.below(3)]!;
+          const len = 1 + r.below(100);
+          const at = base + off + (r.chance(0.1) ? 2 ** 32 : 0);
+          const inside = at === base + off && off >= 0 && off + len <= BYTES;
+          expect(x.eq.locate(at | 0, Math.floor(at / 2 ** 32), len)).toBe(inside ? off : -1);
+          if (inside) expect(word(x.eq.busHigh(off), x.eq.busLow(off))).toBe(busBase + off);
+          x.desc(0, at, len, DESC_F_WRITE);
+          x.out.clear();
+          expect(x.eq.gather(len, 1, x.out, lens)).toBe(inside ? 0 : R_LOCAL_ADDRESS);
+          if (inside) expect([word(x.out.hi(0), x.out.lo(0)), x.out.off(0)]).toEqual([busBase + off, off]);
+        }
+      }
+  });
+
+  test("stageFilled(): elements of buffers that are consumed, the last one not full, seen by nobody before `used` moves", () => {
+    const x = rig(DESC_F_WRITE);
+    const heads = [5, 3, 7];
+    for (const h of heads) x.desc(h, BASE, 100, DESC_F_WRITE);
+    x.offer(...heads);
+    x.eq.available();
+    x.eq.stageFilled(3, Int32Array.of(100, 100, 100), 230);
+    expect([x.eq.next, x.eq.used, x.eq.taken, x.r.used16[1]]).toEqual([3, 0, 3, 0]);
+    expect([...x.r.usedElem.subarray(0, 6)]).toEqual([5, 100, 3, 100, 7, 30]);
+    x.eq.used = 3;
+    x.eq.publish();
+    expect(x.r.used16[1]).toBe(3);
   });
 
   test("the buffers as 16-bit words are the same bytes, of this life and the next", () => {
