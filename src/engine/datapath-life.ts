@@ -49,6 +49,8 @@ export class DataPathLife {
   readonly eqTx: BoardRing;
   /** looks at the first frames of the host, see header-check.ts */
   header: HeaderCheck | null = null;
+  /** the same while it has frames to look at */
+  protected checking: HeaderCheck | null = null;
   /** what the last negative code is about */
   culprit = "";
   a = 0;
@@ -125,6 +127,7 @@ export class DataPathLife {
     this.toBoard.attach(o.hdrLen, o.boardMergeable, o.txVector, o.boardHdrLen);
     this.hdrLen = o.hdrLen;
     this.header?.attach(o.hdrLen);
+    this.checking = this.header;
     this.irq.attach(o.msix);
     if (fresh === 3 || this.port.generation !== this.generation) this.attachBoard();
     // 2.7.10.2: the loop polls, so the host need not spend a posted write on every notification. With EVENT_IDX avail_event

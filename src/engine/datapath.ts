@@ -38,7 +38,7 @@ export class DataPath extends DataPathLife {
       irq.owed ||
       port.generation !== this.generation ||
       !port.ready ||
-      this.header !== null
+      this.checking !== null
     )
       return this.whole(moved);
     this.brief = false;
@@ -80,9 +80,10 @@ export class DataPath extends DataPathLife {
       if (tend) toHost.flush();
     }
     let rc = 0;
-    if (this.header !== null) {
-      rc = this.header.turn(this.hqTx, this.ch.read);
-      if (rc < 0) return this.fault(rc, "hq.tx", this.hdrLen, this.header.found);
+    if (this.checking !== null) {
+      rc = this.checking.turn(this.hqTx, this.ch.read);
+      if (rc < 0) return this.fault(rc, "hq.tx", this.hdrLen, this.checking.found);
+      if (!this.checking.open) this.checking = null;
     }
     if (rc !== HEADER_WAIT) {
       rc = this.toBoard.begin();

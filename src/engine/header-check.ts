@@ -59,7 +59,8 @@ export class HeaderCheck {
   private readonly mem: DmaRegion;
   private readonly segs = new Segments();
   private believed = 0;
-  private open = false;
+  /** frames are still to be looked at */
+  open = false;
   private asked = false;
   private mark = 0;
 

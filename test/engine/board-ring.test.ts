@@ -382,3 +382,19 @@ describe("giving back", () => {
     });
   }
 });
+
+test("locate() follows buffers across a boundary of 4 GiB, on either side, and finds nothing beyond their ends", () => {
+  const { r, buffers } = rig();
+  const base = 0x7_fffc_0000;
+  const busBase = 0x12_fffe_0000;
+  const eq = new BoardRing("eq.x", 0, r, { ...buffers, base, busBase }, new Segments());
+  const where = (addr: number, len: number): number => eq.locate(addr | 0, Math.floor(addr / 2 ** 32) | 0, len);
+  for (const off of [0, 2, 0x1_fffe, 0x2_0000, 0x3_fffe, 0x4_0000, 0x4_0002, BYTES - 2]) {
+    expect([off, where(base + off, 2)]).toEqual([off, off]);
+    const bus = (eq.busHigh(off) >>> 0) * 2 ** 32 + (eq.busLow(off) >>> 0);
+    expect([off, bus]).toEqual([off, busBase + off]);
+  }
+  for (const addr of [base - 2, base + BYTES, base + BYTES - 1, 0, base - 2 ** 32, base + 2 ** 32, 0x7_0000_0000])
+    expect([addr, where(addr, 2)]).toEqual([addr, -1]);
+  for (const len of [0, -1, BYTES + 1, 0x7fff_ffff]) expect(where(base, len)).toBe(-1);
+});

@@ -1,6 +1,7 @@
 /** Lives of the data path: counts that wrap, ends in mid-transfer, restarts of either driver, aborts, interrupts held. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { R_DMA_ABORT } from "../../src/engine/codes.ts";
+import { HEADER_WAIT, type HeaderCheck } from "../../src/engine/header-check.ts";
 import { CAUSE_UR } from "../../src/hw/edma.regs.ts";
 import { ld16 } from "../../src/hw/mem.ts";
 import { type Chain, frame, RingRig, type RingRigOptions, withBuffers } from "../support/ring-rig.ts";
@@ -65,6 +66,83 @@ describe("free-running counts of the channels", () => {
       });
     }
   }
+});
+
+describe("turns in which frames move", () => {
+  /** One frame of the board a turn, `n` turns long. */
+  function stream(rig: RingRig, n: number, each: (turn: number) => void): void {
+    for (let i = 0; i < 40; i++) rig.host.post([300]);
+    rig.turns(40);
+    rig.messages.length = 0;
+    for (let t = 0; t < n; t++) {
+      rig.board.send(frame(12, 100, t));
+      const before = rig.dp.toHost.frames;
+      rig.turns(1);
+      expect([t, rig.dp.toHost.frames - before]).toEqual([t, 1]);
+      each(t);
+    }
+  }
+
+  test("each carries one, and is no short turn whatever the one before was", () => {
+    const rig = new RingRig({ hostQueue: 64, boardQueue: 64 });
+    stream(rig, 30, (t) => {
+      if (t > 0) expect(rig.dp.brief).toBe(false);
+      rig.dp.brief = true;
+    });
+    checked(rig);
+    rig.close();
+  });
+
+  test("a frame of the host waits for the look at its header all the same", () => {
+    const rig = new RingRig({ hostQueue: 64, boardQueue: 64 });
+    let looks = 0;
+    const check = { open: true, attach: () => {}, turn: () => HEADER_WAIT };
+    check.turn = () => {
+      looks++;
+      return check.open ? HEADER_WAIT : 0;
+    };
+    rig.dp.header = check as unknown as HeaderCheck;
+    rig.attach();
+    rig.board.post([300]);
+    rig.host.send(frame(12, 100, 1));
+    stream(rig, 20, () => expect(rig.dp.toBoard.frames).toBe(0));
+    check.open = false;
+    rig.settle();
+    expect(rig.dp.toBoard.frames).toBe(1);
+    // and nobody asks any more in this life
+    looks = 0;
+    rig.turns(5);
+    expect(looks).toBe(0);
+    rig.close();
+  });
+
+  test("a configuration change behind a mask is told soon after the mask is gone", () => {
+    const rig = new RingRig({ hostQueue: 64, boardQueue: 64 });
+    rig.maskVector(3, true);
+    const told: number[] = [];
+    stream(rig, 30, (t) => {
+      if (t === 4) rig.dp.configInterrupt(3);
+      if (t === 8) rig.maskVector(3, false);
+      if (rig.messages.includes(3)) told.push(t);
+    });
+    expect(told[0]).toBeGreaterThanOrEqual(8);
+    expect(told[0]).toBeLessThan(12);
+    rig.close();
+  });
+
+  test("a frame of the host waits where the board has posted nothing, whatever its ring held a lap ago", () => {
+    const rig = new RingRig({ hostQueue: 64, boardQueue: 8 });
+    for (let i = 0; i < 8; i++) exchange(rig, 4, i);
+    const { frames } = rig.dp.toBoard;
+    rig.host.send(frame(12, 100, 9));
+    rig.turns(60);
+    expect(rig.dp.toBoard.frames).toBe(frames);
+    rig.board.post([300]);
+    rig.settle();
+    expect(rig.dp.toBoard.frames).toBe(frames + 1);
+    checked(rig);
+    rig.close();
+  });
 });
 
 describe("the end of a life in mid-transfer", () => {
