@@ -116,6 +116,28 @@ describe("turns in which frames move", () => {
     rig.close();
   });
 
+  for (const [bytes, most] of [
+    [100, 63],
+    [3000, 32],
+  ] as const)
+    test(`behind a full line no more than ${most} frames of ${bytes} bytes wait to be announced`, () => {
+      const rig = new RingRig({ hostQueue: 256, boardQueue: 256, limits: { burst: 64, inflightBytes: 1 << 20 } });
+      for (let i = 0; i < 150; i++) rig.host.post([3100]);
+      rig.turns(60);
+      let seen = 0;
+      // the link stands still: only the data path has turns
+      for (let t = 0; t < 140; t++) {
+        rig.board.send(frame(12, bytes, t));
+        expect(rig.dp.turn()).toBeGreaterThan(0);
+        seen = Math.max(seen, rig.dp.hqRx.staged);
+      }
+      expect(seen).toBe(most);
+      rig.settle();
+      expect(rig.usedIdx(rig.host.rx)).toBe(140);
+      checked(rig);
+      rig.close();
+    });
+
   test("a configuration change behind a mask is told soon after the mask is gone", () => {
     const rig = new RingRig({ hostQueue: 64, boardQueue: 64 });
     rig.maskVector(3, true);
