@@ -17,15 +17,17 @@ interface Job {
   readonly options: BenchOptions;
   /** CPU to pin to */
   readonly cpu: number | null;
+  /** core_calm_ns of the row before */
+  readonly calm: number | null;
 }
 
 /** What the child runs: one row on stdout, or the reason on stderr. @returns exit status */
 export async function rowMain(args: readonly string[]): Promise<number> {
   try {
-    const { row, options, cpu } = JSON.parse(args[0] ?? "") as Job;
+    const { row, options, cpu, calm } = JSON.parse(args[0] ?? "") as Job;
     const { measureRow } = await import("../engine/bench.ts");
     if (cpu !== null) (await import("../hw/affinity.ts")).pinTo(cpu);
-    process.stdout.write(JSON.stringify(measureRow(row, options)));
+    process.stdout.write(JSON.stringify(measureRow(row, options, calm)));
     return 0;
   } catch (e) {
     return report(e, new Out({ json: false, pretty: false, verbose: 0, quiet: false, color: true }), "epnic bench");
@@ -33,7 +35,7 @@ export async function rowMain(args: readonly string[]): Promise<number> {
 }
 
 /**
- * Measure a row in a child.
+ * Measure a row in a child. @param calm core_calm_ns of the row before, null: it is the first
  * @returns the row, or the child's exit status: it has said what is wrong, or was ended by `interrupt`
  * @throws Fault E_SYS when somebody else ended the child
  */
@@ -41,9 +43,10 @@ export async function measureApart(
   row: BenchCase,
   options: BenchOptions,
   cpu: number | null,
+  calm: number | null,
   interrupt: Interrupt,
 ): Promise<BenchResult | number> {
-  const job: Job = { row, options, cpu };
+  const job: Job = { row, options, cpu, calm };
   const child = Bun.spawn([...selfCommand(), ROW_ARGUMENT, JSON.stringify(job)], {
     stdin: "ignore",
     stdout: "pipe",

@@ -44,6 +44,10 @@ export const BenchRowSchema = v.object({
   block_max_ns: v.nullable(v.number()),
   /** 99.9th percentile of blocks of that length that do nothing: what the machine adds; reports of older versions lack it */
   spin_p999_ns: v.optional(v.nullable(v.number()), null),
+  /** a piece of arithmetic that fills a core, beside each run: greater while the core is shared; runs made again because of that */
+  core_ns: v.optional(v.nullable(spread), null),
+  core_calm_ns: v.optional(v.nullable(v.number()), null),
+  runs_repeated: v.optional(v.nullable(count), null),
   /** distribution of block times: least, 10, 25, 50, 75, 90, 99, 99.9 %, greatest; reports of older versions lack it */
   block_steps_ns: v.optional(v.nullable(v.array(v.number())), null),
   /** linked-list elements of the DMA a frame, ring words included */
@@ -199,6 +203,8 @@ export function reportTable(r: BenchReport): string {
     "block p50",
     "p99.9",
     "spin p99.9",
+    "core",
+    "again",
     "el/frame",
   ];
   const rows = r.rows.map((x) => [
@@ -213,6 +219,8 @@ export function reportTable(r: BenchReport): string {
     optional(x.block_p50_ns),
     optional(x.block_p999_ns),
     optional(x.spin_p999_ns),
+    optional(x.core_ns?.median ?? null),
+    x.runs_repeated,
     optional(x.elements_per_frame),
   ]);
   return `${machineLine(r)}\n${optionLines(r)}${tableText(head, rows)}`;

@@ -1,5 +1,7 @@
 /** `epnic bench`: measure, report and compare. */
+
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
+import type { BenchResult } from "../engine/bench.ts";
 import { Fault } from "../hw/fault.ts";
 import { commonArgs, deviceOf, integer } from "./_args.ts";
 import { needOwnFlags, needWritable, publish } from "./_bench_args.ts";
@@ -90,7 +92,7 @@ export const about: About = {
   synopsis: "[FLAGS] cpu | link | live DEVICE | --compare REPORT REPORT",
   description: [
     "cpu: time of the engine's data path a frame, one direction at a time and both, between two drivers in memory. The DMA is a stand-in outside of the clock and moves no payload, so this is what a board's CPU spends.",
-    "Prints the median, the least and the greatest of several measurements; mpps is what one CPU could do at that cost. block p50 and p99.9 are ns for a block of 32 frames (8 of large ones, both directions together), spin p99.9 the same of blocks as long that do nothing: what the machine itself adds.",
+    "Prints the median, the least and the greatest of several measurements; mpps is what one CPU could do at that cost. block p50 and p99.9 are ns for a block of 16 frames (4 of large ones, or a batch; both directions together), spin p99.9 the same of blocks as long that do nothing: what the machine itself adds. core is a piece of arithmetic that fills a core, in ns, beside each run: where it is more than 1.1 times the least known, another hardware thread has a share, and the run is made again, 30 times a row at the most (again).",
     "link: the engine with a TAP and with VDUSE, and two designs that were published before, on a model of a PCIe link with time: rate as a share of what the link can carry, latency of a lone frame, CPU loads across the link. The same seed gives the same figures on every machine.",
     "live: the whole card on an attached device, with a station in this process where the board's interface would be. Three cases a size: round_trip, one ICMP echo at a time; to_host, frames that the host throws away; both, a window of echoes that the host's kernel answers. Every measurement ends by the clock, and a device that a run holds is refused.",
   ],
@@ -203,11 +205,13 @@ export default defineCommand({
     const { Interrupt, NO_ROWS } = await import("./_interrupt.ts");
     const report = newReport(mode, null, { ...options });
     const interrupt = new Interrupt();
+    let calm: number | null = null;
     for (const asked of casesOf(options)) {
-      const row = await measureApart(asked, options, options.cpu, interrupt);
+      const row: BenchResult | number = await measureApart(asked, options, options.cpu, calm, interrupt);
       if (interrupt.stop) break;
       if (typeof row === "number") return row;
       report.rows.push(row);
+      calm = row.core_calm_ns;
       out.log.debug(`${row.direction} ${row.frame_bytes} B: ${row.ns_per_frame.median.toFixed(1)} ns/frame`);
     }
     interrupt.release();

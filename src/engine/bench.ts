@@ -48,6 +48,9 @@ export interface BenchResult {
   block_p999_ns: number;
   block_max_ns: number;
   spin_p999_ns: number;
+  core_ns: Spread;
+  core_calm_ns: number;
+  runs_repeated: number;
   block_steps_ns: number[];
   elements_per_frame: number;
   bytes_allocated: number;
@@ -77,15 +80,16 @@ export function* casesOf(o: Pick<BenchOptions, "sizes" | "batches" | "ablation">
  * Measure one row. A process should measure one alone, as a card has one data path: rows behind the first took some 8 ns
  * a frame more at batch 1, it seems because JSC takes fields of a class's only object for constants. Rates are what one
  * CPU could do at that cost.
+ * @param calm least core_calm_ns of the rows before, null: there were none
  */
-export function measureRow(c: BenchCase, o: BenchOptions): BenchResult {
+export function measureRow(c: BenchCase, o: BenchOptions, calm: number | null = null): BenchResult {
   const { frameBytes, direction, batch, without } = c;
   const cpu = process.cpuUsage();
   const wall = Bun.nanoseconds();
   const tuning = without === null ? {} : CPU_WITHOUT[without];
-  const r = measureCpu({ shape: o.shape, direction, frameBytes, batch, tuning }, o);
+  const r = measureCpu({ shape: o.shape, direction, frameBytes, batch, tuning }, { ...o, calm });
   const used = process.cpuUsage(cpu);
-  const share = ((used.user + used.system) * 1000) / (Bun.nanoseconds() - wall);
+  const share = ((used.user + used.system) * 1000) / (Bun.nanoseconds() - wall - r.waited_ms * 1e6);
   return {
     design: "epnic",
     without,
@@ -104,6 +108,9 @@ export function measureRow(c: BenchCase, o: BenchOptions): BenchResult {
     block_p999_ns: r.block_ns.p999,
     block_max_ns: r.block_ns.max,
     spin_p999_ns: r.spin_p999_ns,
+    core_ns: r.core_ns,
+    core_calm_ns: r.core_calm_ns,
+    runs_repeated: r.runs_repeated,
     block_steps_ns: r.block_steps_ns,
     elements_per_frame: r.elements_per_frame,
     bytes_allocated: r.bytes_allocated,

@@ -44,6 +44,9 @@ const row = (name: string, bytes: number, ns: number, more: Partial<BenchRow> = 
   block_max_ns: null,
   block_steps_ns: null,
   spin_p999_ns: null,
+  core_ns: null,
+  core_calm_ns: null,
+  runs_repeated: null,
   elements_per_frame: null,
   bytes_allocated: 0,
   cpu_share: 0.99,
@@ -66,7 +69,14 @@ const report = (rows: BenchRow[]): BenchReport => ({
 const SAMPLE = report([
   row("ep_to_host", 60, 101.5),
   row("ep_to_host", 1514, 103.25),
-  row("host_to_ep", 60, 95, { block_p50_ns: 1500, block_p999_ns: 12345, spin_p999_ns: 9000, elements_per_frame: 2.06 }),
+  row("host_to_ep", 60, 95, {
+    block_p50_ns: 1500,
+    block_p999_ns: 12345,
+    spin_p999_ns: 9000,
+    core_ns: { min: 400, median: 410, max: 420 },
+    runs_repeated: 2,
+    elements_per_frame: 2.06,
+  }),
   row("host_to_ep", 1514, 96),
 ]);
 

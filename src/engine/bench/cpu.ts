@@ -2,6 +2,7 @@
  * `bench cpu`: time of DataPath.turn() a frame, on the real engine and the real EdmaChannel against the stand-in
  * hardware. Blocks of turns are inside the clock, drivers and hardware are outside; method and limits: docs/bench.md.
  */
+import { coreNs } from "./core.ts";
 import { heapBlocks } from "./heap.ts";
 import { CpuRig, type RigOptions } from "./rig.ts";
 import { spinTail } from "./spin.ts";
@@ -28,6 +29,14 @@ export interface CpuResult {
   spin_p999_ns: number;
   /** the distribution of block times, ns, at BLOCK_QUANTILES: medians over the runs, the least and greatest of all */
   block_steps_ns: number[];
+  /** over the runs, medians of what is timed beside each sample: greater while the core is shared, see core.ts */
+  core_ns: Spread;
+  /** the least that is known of it: the tenth part of a run, or what `calm` said */
+  core_calm_ns: number;
+  /** runs that were made again because it was */
+  runs_repeated: number;
+  /** ms that were waited before them */
+  waited_ms: number;
   /** linked-list elements a frame, ring words included */
   elements_per_frame: number;
   /** blocks that the JavaScript heap took (or a collection gave back) over the timed turns of all runs, bytes, see heap.ts */
@@ -40,6 +49,8 @@ export interface CpuLimits {
   readonly frames: number;
   /** frames before the first run; the optimising compiler needs some 10^5 */
   readonly warmup: number;
+  /** core_calm_ns that is known from earlier rows on this CPU, null: none */
+  readonly calm?: number | null;
 }
 
 /** least, tenth, quartile, median, quartile, ninth tenth, 99 %, 99.9 %, greatest */
@@ -52,6 +63,13 @@ const MOST_BLOCKS = 1 << 20;
 const blockNs = new Float64Array(MOST_BLOCKS);
 const batchNs = new Float64Array(MOST_BLOCKS);
 const sampleNs = new Float64Array(MOST_BLOCKS / SAMPLE_BLOCKS);
+const besideNs = new Float64Array(MOST_BLOCKS / SAMPLE_BLOCKS);
+
+/** A run beside which the core was slower than this many times its least is made again, so often at the most in a row. */
+const SHARED = 1.1;
+const REPEATS = 30;
+/** ms before it is: what shares a core does so for some time */
+const REPEAT_AFTER = 300;
 
 function spread(values: readonly number[]): Spread {
   const v = [...values].sort((a, b) => a - b);
@@ -89,12 +107,13 @@ function fault(rig: CpuRig, rc: number): never {
 }
 
 /**
- * Fill blockNs with `blocks` blocks and batchNs with those that began frames.
+ * Fill blockNs with `blocks` blocks, batchNs with those that began frames, and besideNs with the core's state, once a sample.
  * @param clock what two readings of it cost, ns, is taken off @returns how many blocks began frames
  */
 function timed(rig: CpuRig, blocks: number, clock: number): number {
   let batches = 0;
   for (let i = 0; i < blocks; i++) {
+    if ((i & (SAMPLE_BLOCKS - 1)) === 0) besideNs[i / SAMPLE_BLOCKS] = coreNs();
     rig.between();
     const before = rig.frames;
     const a = Bun.nanoseconds();
@@ -129,6 +148,9 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
   const samples = Math.ceil(Math.min(MOST_BLOCKS, Math.max(64, limits.frames / perBlock)) / SAMPLE_BLOCKS);
   const blocks = samples * SAMPLE_BLOCKS;
   const medians: number[] = [];
+  const cores: number[] = [];
+  let calm = limits.calm ?? Number.POSITIVE_INFINITY;
+  let repeated = 0;
   const p50: number[] = [];
   const p999: number[] = [];
   const spins: number[] = [];
@@ -140,13 +162,23 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
   let grown = 0;
   const bursts = rig.dp.toHost.bursts + rig.dp.toBoard.bursts;
   const firstFrame = rig.frames;
-  for (let run = 0; run < limits.runs; run++) {
+  while (medians.length < limits.runs) {
     Bun.gc(true);
     const framesBefore = rig.frames;
     const elementsBefore = rig.dma.elements;
     const heap = heapBlocks();
     const batches = timed(rig, blocks, clock);
     grown += Math.abs(heapBlocks() - heap);
+    const beside = besideNs.subarray(0, samples).sort();
+    const core = beside[samples >> 1]!;
+    const least = beside[Math.floor(samples / 10)]!;
+    if (least < calm) calm = least;
+    if (core > SHARED * calm && repeated < REPEATS) {
+      repeated++;
+      Bun.sleepSync(REPEAT_AFTER);
+      continue;
+    }
+    cores.push(core);
     const n = rig.frames - framesBefore;
     frames += n;
     elements += rig.dma.elements - elementsBefore;
@@ -178,6 +210,10 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
       const { min, median, max } = spread(of);
       return i === 0 ? min : i === steps.length - 1 ? max : median;
     }),
+    core_ns: spread(cores),
+    core_calm_ns: calm,
+    runs_repeated: repeated,
+    waited_ms: repeated * REPEAT_AFTER,
     elements_per_frame: elements / frames,
     bytes_allocated: grown,
   };
