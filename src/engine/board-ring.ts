@@ -13,6 +13,9 @@ import { PIECE_OFF, type Segments, translate } from "./segments.ts";
 /** of what locate() gives where there is nothing, or a frame does not begin at a 16-bit word */
 export const ODD = 1 | (1 << 31);
 
+/** The same memory as signed words, as all others are here. */
+const words = (u32: Uint32Array): Int32Array => new Int32Array(u32.buffer, u32.byteOffset, u32.length);
+
 export class BoardRing {
   readonly name: string;
   readonly write: number;
@@ -30,11 +33,13 @@ export class BoardRing {
   private table: Int32Array;
   desc: Int32Array;
   avail: Uint16Array;
-  usedElem: Uint32Array;
+  usedElem: Int32Array;
   private readonly raw: Segments;
 
-  /** buffers that gather() found */
+  /** buffers that gather() found, bytes of the first and of the last of them */
   gathered = 0;
+  firstLen = 0;
+  lastLen = 0;
   private u8: Uint8Array;
   /** `bytes` in 16-bit words, for what is at an even offset there */
   u16: Uint16Array;
@@ -56,7 +61,7 @@ export class BoardRing {
     this.table = new Int32Array(0);
     this.desc = ring.desc;
     this.avail = ring.avail;
-    this.usedElem = ring.usedElem;
+    this.usedElem = words(ring.usedElem);
     this.u8 = buffers.u8;
     this.u16 = new Uint16Array(0);
     this.attach(ring, buffers, 0);
@@ -71,7 +76,7 @@ export class BoardRing {
     this.next = this.used = this.published = this.seen = idx & 0xffff;
     this.desc = ring.desc;
     this.avail = ring.avail;
-    this.usedElem = ring.usedElem;
+    this.usedElem = words(ring.usedElem);
     this.u8 = buffers.u8;
     this.baseLo = buffers.base | 0;
     this.baseHi = Math.floor(buffers.base / 4294967296) | 0;
@@ -182,30 +187,44 @@ export class BoardRing {
 
   /**
    * Append receive buffers behind `next` to `out`, which is empty, until they hold `bytes` or there are `most`; `gathered`
-   * tells how many they are, lens[] what each holds. Nothing is consumed. @returns 0 or a negative code with out.a, out.b
+   * tells how many they are. Nothing is consumed, but their used elements are written: buffers go back in the order in which
+   * they came, so their places are known, and nobody reads there any more or yet: the driver got the elements of a lap
+   * before back, and used.idx ends before these. @returns 0 or a negative code with out.a, out.b
    */
-  gather(bytes: number, most: number, out: Segments, lens: Int32Array): number {
-    const { desc, avail, mask, next, write } = this;
+  gather(bytes: number, most: number, out: Segments): number {
+    const { desc, avail, mask, next, write, usedElem } = this;
     let rc: number = OK;
     let k = 0;
+    let first = 0;
+    let last = 0;
     for (;;) {
       const from = out.count;
-      k = gatherSingles(desc, avail, mask, next, write, bytes, most, k, out, lens);
+      const had = k;
+      k = gatherSingles(desc, avail, mask, next, write, bytes, most, k, out, usedElem);
       const placed = this.pageLo === null ? this.placeFlat(from, out) : this.placePaged(from, out);
       for (; out.count > placed; k--) out.total -= out.len(--out.count);
+      if (k > had) last = out.len(out.count - 1);
+      if (had === 0 && k > 0) first = out.len(0);
       if (out.total >= bytes || k >= most) break;
       // One that is not of one piece, or wrong.
       const { count, total } = out;
-      rc = this.segments(avail[2 + ((next + k) & mask)]!, out);
+      const slot = (next + k) & mask;
+      const head = avail[2 + slot]!;
+      rc = this.segments(head, out);
       if (rc < 0) {
         out.count = count;
         out.total = total;
         break;
       }
-      lens[k] = out.total - total;
+      last = out.total - total;
+      if (k === 0) first = last;
+      usedElem[slot << 1] = head;
+      usedElem[(slot << 1) + 1] = last;
       k++;
     }
     this.gathered = k;
+    this.firstLen = first;
+    this.lastLen = last;
     return rc;
   }
 
@@ -273,23 +292,12 @@ export class BoardRing {
   }
 
   /**
-   * Consume `k` buffers, filled one after the other with `bytes` (5.1.6.4), and stage their used elements. Buffers go back in the
-   * order in which they came, so their places are known, and nobody reads there any more or yet: the driver got the
-   * elements of a lap before back, and used.idx ends before these. They are given back by moving `used`.
+   * Consume the buffers that gather() found, of whose last one `free` bytes stay empty (5.1.6.4). They are given back by
+   * moving `used`. What gather() knows of their lengths is used, and not what is in the driver's memory by now.
    */
-  stageFilled(k: number, lens: Int32Array, bytes: number): void {
-    const { avail, usedElem, mask, next } = this;
-    let left = bytes;
-    let slot = next & mask;
-    for (let i = 0; i < k - 1; i++) {
-      const len = lens[i]!;
-      usedElem[slot << 1] = avail[2 + slot]!;
-      usedElem[(slot << 1) + 1] = len;
-      left = (left - len) | 0;
-      slot = (slot + 1) & mask;
-    }
-    usedElem[slot << 1] = avail[2 + slot]!;
-    usedElem[(slot << 1) + 1] = left;
+  stageFilled(free: number): void {
+    const { gathered: k, next, mask } = this;
+    this.usedElem[(((next + k - 1) & mask) << 1) + 1] = this.lastLen - free;
     this.next = (next + k) & 0xffff;
   }
 

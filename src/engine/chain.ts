@@ -86,7 +86,8 @@ export function walkIndirect(
 
 /**
  * Append receive buffers of one descriptor each, whatever their addresses: from the `k`-th entry behind `next` on, until
- * there are `most`, or `out` holds `bytes`, or one is of another kind. lens[] gets the bytes of each.
+ * there are `most`, or `out` holds `bytes`, or one is of another kind.
+ * @param elems used elements: at the place of each buffer's entry goes what says that it was filled whole
  * @returns number of the first entry that was not taken
  */
 export function gatherSingles(
@@ -99,7 +100,7 @@ export function gatherSingles(
   most: number,
   k: number,
   out: Segments,
-  lens: Int32Array,
+  elems: Int32Array,
 ): number {
   const { rows } = out;
   const first = out.count;
@@ -108,7 +109,8 @@ export function gatherSingles(
   let have = out.total;
   let i = k;
   while (i < end && have < bytes) {
-    const head = avail[2 + ((next + i) & mask)]!;
+    const slot = (next + i) & mask;
+    const head = avail[2 + slot]!;
     // All words at once, whatever that descriptor is: less to be checked than one after the other.
     const w = (head & mask) << 2;
     const low = desc[w]!;
@@ -119,7 +121,8 @@ export function gatherSingles(
     rows[r + PIECE_LO] = low;
     rows[r + PIECE_HI] = high;
     rows[r + PIECE_LEN] = len;
-    lens[i] = len;
+    elems[slot << 1] = head;
+    elems[(slot << 1) + 1] = len;
     r = (r + PIECE_WORDS) | 0;
     have += len;
     i = (i + 1) | 0;

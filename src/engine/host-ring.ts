@@ -15,8 +15,10 @@ export type { RingAddresses };
 export class HostRing extends HostMirror {
   /** free-running u16: next entry to consume; entries [next, ready) are complete in the mirror */
   next = 0;
-  /** buffers that gather() found */
+  /** buffers that gather() found, bytes of the first and of the last of them */
   gathered = 0;
+  firstLen = 0;
+  lastLen = 0;
 
   override attach(q: RingAddresses, eventIdx: boolean, indirect: boolean): void {
     super.attach(q, eventIdx, indirect);
@@ -53,46 +55,48 @@ export class HostRing extends HostMirror {
 
   /**
    * Append receive buffers behind `next` to `out`, which is empty, until they hold `bytes` or there are `most`; `gathered`
-   * tells how many they are, lens[] what each holds. Nothing is consumed. @returns 0 or a negative code with out.a, out.b
+   * tells how many they are. Their used elements are written where useFilled() will stage them, nothing is consumed.
+   * @returns 0 or a negative code with out.a, out.b
    */
-  gather(bytes: number, most: number, out: Segments, lens: Int32Array): number {
-    const { desc, avail, mask, next, write } = this;
+  gather(bytes: number, most: number, out: Segments): number {
+    // Of a receive queue every buffer that is consumed is staged at once, so `next` and `used` are one.
+    const { desc, avail, mask, next, write, stage } = this;
     let rc: number = OK;
     let k = 0;
+    let first = 0;
+    let last = 0;
     for (;;) {
-      k = gatherSingles(desc, avail, mask, next, write, bytes, most, k, out, lens);
+      const had = k;
+      k = gatherSingles(desc, avail, mask, next, write, bytes, most, k, out, stage);
+      if (k > had) last = out.len(out.count - 1);
+      if (had === 0 && k > 0) first = out.len(0);
       if (out.total >= bytes || k >= most) break;
+      // One that is not of one descriptor, or wrong.
       const { count, total } = out;
-      rc = this.segments(avail[2 + ((next + k) & mask)]!, out);
+      const slot = (next + k) & mask;
+      const head = avail[2 + slot]!;
+      rc = this.segments(head, out);
       if (rc < 0) {
         out.count = count;
         out.total = total;
         break;
       }
-      lens[k] = out.total - total;
+      last = out.total - total;
+      if (k === 0) first = last;
+      stage[slot << 1] = head;
+      stage[(slot << 1) + 1] = last;
       k++;
     }
     this.gathered = k;
+    this.firstLen = first;
+    this.lastLen = last;
     return rc;
   }
 
-  /** Consume `k` entries and stage used elements for them, filled one after the other with `bytes` (5.1.6.4). */
-  useFilled(k: number, lens: Int32Array, bytes: number): void {
-    const { avail, stage, mask, next, used } = this;
-    // Only the last one is not full.
-    let left = bytes;
-    let from = next & mask;
-    let slot = used & mask;
-    for (let i = 0; i < k - 1; i++) {
-      const len = lens[i]!;
-      stage[slot << 1] = avail[2 + from]!;
-      stage[(slot << 1) + 1] = len;
-      left = (left - len) | 0;
-      from = (from + 1) & mask;
-      slot = (slot + 1) & mask;
-    }
-    stage[slot << 1] = avail[2 + from]!;
-    stage[(slot << 1) + 1] = left;
+  /** Consume the buffers that gather() found and stage their used elements; `free` bytes of the last one stay empty (5.1.6.4). */
+  useFilled(free: number): void {
+    const { gathered: k, used, mask } = this;
+    this.stage[(((used + k - 1) & mask) << 1) + 1] = this.lastLen - free;
     this.used = (used + k) & 0xffff;
     this.consume(k);
   }

@@ -72,7 +72,6 @@ export class PairToBoard {
   protected landed = 0;
   private bytesBefore = 0;
   private framesBefore = 0;
-  private readonly lens = new Int32Array(MAX_BUFFERS);
   // the burst that is being put together, and the board's receive buffers that are left for it
   protected begun = 0;
   protected ready = 0;
@@ -223,7 +222,7 @@ export class PairToBoard {
 
   /** One frame the long way. @returns 1 begun (or dropped), 0 nothing can go now, or a negative code */
   protected chain(): number {
-    const { eq, hq, rd, src, dst, lens, grow } = this;
+    const { eq, hq, rd, src, dst, grow } = this;
     const head = hq.peek(0);
     src.clear();
     let rc = hq.segments(head, src);
@@ -235,7 +234,7 @@ export class PairToBoard {
     let k = 0;
     for (;;) {
       dst.clear();
-      rc = eq.gather(total, this.ready < limit ? this.ready : limit, dst, lens);
+      rc = eq.gather(total, this.ready < limit ? this.ready : limit, dst);
       k = eq.gathered;
       if (rc < 0 || dst.total >= total || k < this.ready || k === limit) break;
       // Perhaps the board's driver has added buffers since we looked.
@@ -244,7 +243,7 @@ export class PairToBoard {
       if (fresh <= this.ready) break;
       this.ready = fresh;
     }
-    if (k > 0 && lens[0]! < this.eqHdrLen) return this.fault("eq.rx", R_BUFFER_SMALL, lens[0]!, this.eqHdrLen);
+    if (k > 0 && eq.firstLen < this.eqHdrLen) return this.fault("eq.rx", R_BUFFER_SMALL, eq.firstLen, this.eqHdrLen);
     let never = src.count + dst.count + 1 >= MAX_SEGMENTS;
     if (rc === R_CHAIN_TOO_LONG && k > 0) never = true;
     else if (rc < 0) return this.fault("eq.rx", rc, dst.a, dst.b);
@@ -268,6 +267,7 @@ export class PairToBoard {
     const patch1 = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS + 1) : 0;
     const simple = k === 1 && patch1 === patch + 1 && (patch < 0 || (patch & 1) === 0);
     this.long = src.count + dst.count > 2;
+    const free = dst.total - total;
     if (grow < 0) cutOut(src, this.eqHdrLen, -grow);
     else if (grow > 0) cutOut(dst, this.hdrLen, grow);
     rd.putPieces(src.rows, dst.rows, grow > 0 ? total - grow : total);
@@ -277,7 +277,7 @@ export class PairToBoard {
       const s = (this.last & (RECORDS - 1)) << 1;
       stamps[s] = patch;
       stamps[s + 1] = patch1;
-      eq.stageFilled(k, lens, total);
+      eq.stageFilled(free);
     }
     hq.stageUnused(0, head);
     hq.consume(1);

@@ -50,7 +50,6 @@ export abstract class PairToHost {
   private readonly headers: HeaderSlots;
   private readonly src = new Segments();
   private readonly dst = new Segments();
-  private readonly lens = new Int32Array(MAX_BUFFERS);
   // the burst that is being put together
   protected begun = 0;
   protected burstBytes = 0;
@@ -176,7 +175,7 @@ export abstract class PairToHost {
 
   /** One frame the long way. @returns 1 begun (or dropped), 0 nothing can go now, or a negative code */
   protected chain(): number {
-    const { eq, hq, ch, src, dst, lens } = this;
+    const { eq, hq, ch, src, dst } = this;
     const head = eq.peek(0);
     src.clear();
     let rc = eq.segments(head, src);
@@ -192,9 +191,9 @@ export abstract class PairToHost {
     const ready = hq.available();
     const limit = this.mergeable ? MAX_BUFFERS : 1;
     dst.clear();
-    rc = hq.gather(total, ready < limit ? ready : limit, dst, lens);
+    rc = hq.gather(total, ready < limit ? ready : limit, dst);
     const k = hq.gathered;
-    if (k > 0 && lens[0]! < this.hdrLen) return this.fault("hq.rx", R_BUFFER_SMALL, lens[0]!, this.hdrLen);
+    if (k > 0 && hq.firstLen < this.hdrLen) return this.fault("hq.rx", R_BUFFER_SMALL, hq.firstLen, this.hdrLen);
     // More pieces than are handled would never go, and block what is behind them.
     let never = src.count + dst.count >= MAX_SEGMENTS;
     if (rc === R_CHAIN_TOO_LONG && k > 0) never = true;
@@ -212,7 +211,7 @@ export abstract class PairToHost {
     this.long = src.count + dst.count > 2;
     this.header(src, k);
     ch.putPieces(src.rows, dst.rows, total);
-    hq.useFilled(k, lens, total);
+    hq.useFilled(dst.total - total);
     this.take();
     this.burstBytes += total;
     this.moreFrames++;
