@@ -50,7 +50,7 @@ export const ConfigSchema = v.strictObject({
     "default",
   ),
   irq: v.optional(oneOf(["auto", "msix", "intx"]), "auto"),
-  fetch: v.optional(oneOf(["edma", "window"]), "edma"),
+  fetch: v.optional(oneOf(["edma", "list", "window"]), "edma"),
   strict: v.optional(v.boolean("true or false"), false),
   cpu: v.optional(between(0, 1023)),
   idle: v.optional(oneOf(["spin", "adaptive"]), "adaptive"),

@@ -32,7 +32,7 @@ export const liveArgs = {
   },
   features: { type: "string", valueHint: "SET", description: "live: features to offer, as for run" },
   irq: { type: "enum", options: ["auto", "msix", "intx"], description: "live: how to interrupt the host" },
-  fetch: { type: "enum", options: ["edma", "window"], description: "live: how to read the host's rings" },
+  fetch: { type: "enum", options: ["edma", "list", "window"], description: "live: how to read the host's rings" },
   idle: { type: "enum", options: ["spin", "adaptive"], description: "live: what to do when no frame moves" },
   "host-tap": { type: "string", valueHint: "IFNAME", description: "live, model: name of the host's interface" },
   "host-netns": { type: "string", valueHint: "NAME", description: "live, model: network namespace of the host" },

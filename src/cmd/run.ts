@@ -39,8 +39,9 @@ const args = {
   irq: { type: "enum", options: ["auto", "msix", "intx"], description: "how to interrupt the host (default auto)" },
   fetch: {
     type: "enum",
-    options: ["edma", "window"],
-    description: "read the host's rings by DMA (the default) or by CPU through the window",
+    options: ["edma", "list", "window"],
+    description:
+      "read the host's rings by DMA (the default), by DMA over linked lists alone, or by CPU through the window",
   },
   port: { type: "enum", options: ["auto", "tap", "vduse"], description: "the board's side of the card (default auto)" },
   "port-name": { type: "string", valueHint: "IFNAME", description: "name of the board's interface (default epnic0)" },

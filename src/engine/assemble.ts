@@ -12,7 +12,7 @@ import { StripedChannel } from "../hw/striped-channel.ts";
 import type { Channels } from "./channel-set.ts";
 import { DataPath } from "./datapath.ts";
 import { Doze } from "./doze.ts";
-import { EdmaFetcher, type Fetcher, WindowFetcher } from "./fetch.ts";
+import { EdmaFetcher, type Fetch, type Fetcher, WindowFetcher } from "./fetch.ts";
 import { macBytes } from "./function/config.ts";
 import { createFunction, type FrozenLife, type HostFunction } from "./function/function.ts";
 import { HeaderCheck } from "./header-check.ts";
@@ -29,7 +29,7 @@ export interface AssemblyOptions {
   readonly queueSize: number;
   readonly features: string;
   readonly irq: "auto" | "msix" | "intx";
-  readonly fetch: "edma" | "window";
+  readonly fetch: Fetch;
   /** see FunctionOptions */
   readonly life?: FrozenLife | null;
 }
@@ -69,8 +69,8 @@ function openChannels(edma: Edma, port: NetPort): Channels {
   return { write, read, fetch };
 }
 
-function openFetcher(ctrl: Controller, iatu: Iatu, channels: Channels, how: "edma" | "window"): Fetcher {
-  if (how === "edma") return new EdmaFetcher(channels.fetch);
+function openFetcher(ctrl: Controller, iatu: Iatu, channels: Channels, how: Fetch): Fetcher {
+  if (how !== "window") return new EdmaFetcher(channels.fetch, how === "edma");
   const regions = ctrl.core.outboundWindows - WINDOW_REGION;
   if (regions < 2) {
     throw new Fault(

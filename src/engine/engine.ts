@@ -18,6 +18,7 @@ import { F_CSUM, F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_TSO4, F_HOST_T
 import { isKept, LifeStore } from "./adopt.ts";
 import { type Assembly, assemble } from "./assemble.ts";
 import { COUNTER_INDEX as C, CounterPage, type CounterState } from "./counters.ts";
+import type { Fetch } from "./fetch.ts";
 import { featureWord } from "./function/features.ts";
 import { featureText } from "./life.ts";
 import type { EngineLog } from "./log.ts";
@@ -38,7 +39,7 @@ export interface EngineOptions {
   /** "default", "safe", "wide" or a hex word */
   features: string;
   irq: "auto" | "msix" | "intx";
-  fetch: "edma" | "window";
+  fetch: Fetch;
   port: { kind: "auto" | "tap" | "vduse"; name: string; netns: string | null };
   /** who is at the other end of the simulated link; null on a board */
   host: ModelHostOptions | null;

@@ -40,6 +40,9 @@ const TWO32 = 4294967296;
 /** high word of addresses that are not exact in a Number; nobody has memory there, and it reads as ones like any such */
 const FAR_HI = 1 << 21;
 
+/** How the host's rings are read: by DMA; by DMA over linked lists alone, without single transfers; by the CPU through the window. */
+export type Fetch = "edma" | "list" | "window";
+
 /** A fetcher that is for something else first. */
 export interface SpareFetcher extends Fetcher {
   /** nothing under way but looks at an avail index */
@@ -59,7 +62,11 @@ export class EdmaFetcher implements SpareFetcher {
   private region: DmaRegion | null = null;
   private lo = 0;
   private hi = 0;
-  constructor(channel: DmaChannel) {
+  /** @param singles copies may be prepared, where the channel can do without a list */
+  constructor(
+    channel: DmaChannel,
+    private readonly singles = true,
+  ) {
     this.ch = channel;
   }
   room(): number {
@@ -96,7 +103,7 @@ export class EdmaFetcher implements SpareFetcher {
     return ((this.ch.doneCount - mark) | 0) >= 0;
   }
   rests(): boolean {
-    return this.ch.rests === true;
+    return this.singles && this.ch.rests === true;
   }
   arm(size: number, hostLo: number, hostHi: number, to: DmaRegion, off: number): boolean {
     const at = to.bus + off;

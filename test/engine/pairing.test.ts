@@ -119,6 +119,14 @@ test("the cases make more than 10^5 chains", () => {
 });
 
 const TRICKLE = 3000;
+test("lone frames of the host over linked lists alone: nothing is prepared", () => {
+  const rig = new PairRig({ notices: true, seed: 18, singles: false });
+  rig.trickle(500, 400);
+  expect(rig.dp.hqTx.notices).toBeGreaterThan(250);
+  expect([rig.dp.hqTx.prepared, rig.model.stats.doorbells > 0]).toEqual([0, true]);
+  rig.close();
+}, 60_000);
+
 for (const eventIdx of [false, true])
   for (const [name, model] of [
     ["two read channels", {}],

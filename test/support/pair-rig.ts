@@ -43,6 +43,8 @@ export interface PairOptions {
   hostBase: number;
   /** the host's driver tells its avail index when it is asked to notify (NOTIFICATION_DATA) */
   notices: boolean;
+  /** rounds may be prepared in registers */
+  singles: boolean;
 }
 
 const DEFAULTS: PairOptions = {
@@ -62,6 +64,7 @@ const DEFAULTS: PairOptions = {
   model: {},
   hostBase: 0x1_0000_0000,
   notices: false,
+  singles: true,
 };
 
 /** Space for the pieces of one chain: frames up to 64 KiB with gaps between the pieces. */
@@ -337,7 +340,7 @@ export class PairRig {
       st32(bell.ptr, (ring.avail[1]! << 16) | queue);
     };
     const irq = new Interrupts(ctrl.memory, null, null, 1);
-    this.dp = new DataPath(ctrl, port, { write, read, fetch }, new EdmaFetcher(fetch), irq, o.hostQueue, {
+    this.dp = new DataPath(ctrl, port, { write, read, fetch }, new EdmaFetcher(fetch, o.singles), irq, o.hostQueue, {
       burst: 64,
       inflightBytes: 512 * 1024,
     });

@@ -4,7 +4,7 @@
  */
 
 import { DataPath } from "../../src/engine/datapath.ts";
-import { EdmaFetcher, type Fetcher, WindowFetcher } from "../../src/engine/fetch.ts";
+import { EdmaFetcher, type Fetch, type Fetcher, WindowFetcher } from "../../src/engine/fetch.ts";
 import { Interrupts } from "../../src/engine/interrupts.ts";
 import type { DirectionLimits } from "../../src/engine/tuning.ts";
 import { findCap } from "../../src/hw/dbi.ts";
@@ -46,7 +46,7 @@ export interface RingRigOptions {
   txVector: number;
   /** turns an INTx pulse lasts */
   holdTurns: number;
-  fetch: "edma" | "window";
+  fetch: Fetch;
   /** frames to the host over two channels */
   stripe: boolean;
   limits: DirectionLimits;
@@ -185,8 +185,8 @@ export class RingRig {
     if (msix !== null) this.msixControl(MSIX_CTL_ENABLE);
     this.irq = new Interrupts(ctrl.memory, msix, new Intx(ctrl, iatu, 0, 1, 0), o.holdTurns);
     const fetcher: Fetcher =
-      o.fetch === "edma"
-        ? new EdmaFetcher(this.fetch)
+      o.fetch !== "window"
+        ? new EdmaFetcher(this.fetch, o.fetch === "edma")
         : new WindowFetcher(ctrl, iatu, 2, ctrl.core.outboundWindows - 2, ctrl.core.windowAlign);
     const channels = { write: this.write, read: this.read, fetch: this.fetch };
     this.dp = new DataPath(ctrl, this.port, channels, fetcher, this.irq, o.hostQueue, o.limits);
