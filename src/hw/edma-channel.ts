@@ -27,8 +27,6 @@ const VIEWPORT_SEL = EDMA_VP.VIEWPORT_SEL;
 const QUIESCE_POLLS = 20_000;
 
 export class EdmaChannel extends EdmaSingle implements DmaChannel {
-  rerings = 0;
-
   /** it was stopped with everything landed before it settled: the doorbell that is due then was not lost */
   private landed = false;
 

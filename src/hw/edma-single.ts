@@ -52,6 +52,8 @@ export class EdmaSingle extends EdmaContext {
   doneCount = 0;
   /** doorbells written, re-rung ones included */
   rings = 0;
+  /** of them, doorbells that had no effect and were written again */
+  rerings = 0;
 
   protected phase = REST;
   protected commitCount = 0;
@@ -61,6 +63,8 @@ export class EdmaSingle extends EdmaContext {
   protected acked = false;
   /** calls of progress() in a row that found it stopped */
   protected stops = 0;
+  /** this core shows the end of a single transfer as done */
+  private tells = false;
 
   /** At rest, so that arm() is possible. */
   get rests(): boolean {
@@ -116,6 +120,10 @@ export class EdmaSingle extends EdmaContext {
   private begin(): void {
     this.phase = SINGLE;
     this.commitCount = this.putCount;
+    this.ringSingle();
+  }
+
+  private ringSingle(): void {
     this.acked = false;
     this.stops = 0;
     this.rings++;
@@ -132,13 +140,20 @@ export class EdmaSingle extends EdmaContext {
     const status = (control >>> CTL_CS_SHIFT) & 3;
     if (status === CS_RUNNING) {
       this.acked = true;
+      this.stops = 0;
       return 0;
     }
     if (status === CS_HALTED) return this.fail(0);
     // Stopped may be from before the doorbell, or not wholly idle yet. LIE raises the status with the interrupt masked; on a
     // core that did not show it so, the channel has to stand still for a while.
-    const done = (d.ld32(this.intStatusOff) & (1 << this.index)) !== 0;
-    if (!done && ++this.stops < (this.acked ? SETTLE : HOLD)) return 0;
+    if ((d.ld32(this.intStatusOff) & (1 << this.index)) !== 0) this.tells = true;
+    else if (++this.stops < (this.acked && !this.tells ? SETTLE : HOLD)) return 0;
+    else if (this.tells) {
+      // It never began, or was cut off with the engine. Once more does no harm: what it brings is not believed before.
+      this.rerings++;
+      this.ringSingle();
+      return 0;
+    }
     this.doneCount = (this.doneCount + 1) | 0;
     this.phase = BARE;
     return 0;

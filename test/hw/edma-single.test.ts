@@ -297,6 +297,69 @@ test("a core that shows no done status with the interrupt masked: it has to stan
   polls(ch, 1);
   io.cs = CS_STOPPED;
   expect([polls(ch, 1), polls(ch, 1)]).toEqual([1, 2]);
+  // what it stood still before it was seen running does not count
+  ch.arm(8, 1, 2, 3, 4);
+  ch.fire();
+  polls(ch, 5);
+  io.cs = CS_RUNNING;
+  polls(ch, 1);
+  io.cs = CS_STOPPED;
+  expect([polls(ch, 1), polls(ch, 1)]).toEqual([2, 3]);
+  expect(ch.rerings).toBe(0);
+});
+
+test("a core that shows done: a transfer that never began, or was cut off, is rung again and not taken for landed", () => {
+  const { io, ch } = bare();
+  const single = (): void => {
+    ch.arm(8, 1, 2, 3, 4);
+    ch.fire();
+    io.writes.length = 0;
+  };
+  io.cs = CS_STOPPED;
+  single();
+  io.done = true;
+  expect(polls(ch, 1)).toBe(1);
+  single();
+  expect([polls(ch, 63), io.writes.length]).toEqual([1, 0]);
+  expect([polls(ch, 1), ch.alone, ch.rerings, ch.rings]).toEqual([1, true, 1, 3]);
+  expect(io.writes).toEqual([[EDMA.RD_DOORBELL, 2]]);
+  io.cs = CS_RUNNING;
+  polls(ch, 1);
+  io.cs = CS_STOPPED;
+  expect([polls(ch, 63), ch.rerings]).toEqual([1, 1]);
+  expect([polls(ch, 1), ch.rerings]).toEqual([1, 2]);
+  io.done = true;
+  expect([polls(ch, 1), ch.rests]).toEqual([2, true]);
+});
+
+test("one channel of a direction is recovered: a single transfer of the other one is not lost", () => {
+  for (const dmaMap of ["unroll", "legacy"] as const) {
+    const { model, ctrl, host } = plug({ dmaMap, ...(dmaMap === "legacy" ? { atu: "viewport" } : {}) });
+    const edma = new Edma(ctrl);
+    const [a, b] = [edma.open(false, 0, 16), edma.open(false, 1, 16)] as EdmaChannel[];
+    const mem = ctrl.memory.alloc("m", 64, 64);
+    const turn = (): void => {
+      ctrl.turn();
+      expect(a!.progress() + b!.progress()).toBe(0);
+    };
+    const fire = (): void => {
+      expect(b!.arm(4, 0x2000_0000, 1, mem.bus | 0, 0)).toBe(true);
+      b!.fire();
+    };
+    fire();
+    for (let i = 0; i < 4; i++) turn();
+    expect(b!.doneCount).toBe(1);
+    host.u8.set([1, 2, 3, 4]);
+    mem.u8.fill(0);
+    fire();
+    expect(a!.recover()).toBe(0);
+    for (let i = 0; i < 80; i++) {
+      turn();
+      if (b!.doneCount === 2) break;
+    }
+    expect([b!.doneCount, ...mem.u8.subarray(0, 4)]).toEqual([2, 1, 2, 3, 4]);
+    expect(model.violations).toEqual([]);
+  }
 });
 
 test("halted, and registers that are gone, are aborts", () => {
