@@ -68,7 +68,7 @@ export class DataPath extends DataPathLife {
       this.tendWait = this.tuning.tendAfter;
       work = this.tend();
       if (work < 0) return work;
-    }
+    } else this.vigil.progressed = false;
     this.moved = 0;
     if (!port.ready) return work;
     let begun = 0;

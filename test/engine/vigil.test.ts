@@ -14,7 +14,8 @@ class Counted extends PairRig {
   turns = 0;
   /** most looks at one channel in one turn */
   most = 0;
-  private readonly looks = new Map<EdmaChannel, number>();
+  /** looks at each channel in the last turn */
+  readonly looks = new Map<EdmaChannel, number>();
 
   constructor(o: Partial<PairOptions>) {
     super(o);
@@ -51,7 +52,7 @@ for (const notices of [false, true])
       rig.trickle(500, 200);
       expect(rig.most).toBe(1);
       expect(rig.brief).toBeGreaterThan(0);
-      // a whole turn at least every 32
+      // a whole turn at least every 65, most of them much sooner
       expect(rig.turns - rig.brief).toBeGreaterThan(rig.turns / 40);
       rig.close();
     }, 30_000);
@@ -105,5 +106,25 @@ test("a notification ends the short turns at once", () => {
     rig.turn();
     expect([rig.dp.brief, rig.dp.hqTx.gathering]).toEqual([false, true]);
   }
+  rig.close();
+});
+
+test("a board's frame begun in a short turn: the next look at the channels is at all of them", () => {
+  const rig = new Counted({ notices: true, indirect: true, seed: 25 });
+  rig.exchange(20);
+  rig.settle(400);
+  rig.host.send(100);
+  rig.turn();
+  // the link stands still from here on
+  const step = (): [boolean, number] => {
+    rig.looks.clear();
+    expect(rig.dp.turn()).toBeGreaterThanOrEqual(0);
+    return [rig.dp.brief, rig.looks.size];
+  };
+  expect(step()).toEqual([true, 2]);
+  rig.board.send(100);
+  expect(step()).toEqual([true, 2]);
+  expect(step()).toEqual([false, 0]);
+  expect(step()).toEqual([false, 3]);
   rig.close();
 });
