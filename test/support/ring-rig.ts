@@ -5,6 +5,7 @@
 
 import { DataPath } from "../../src/engine/datapath.ts";
 import { EdmaFetcher, type Fetch, type Fetcher, WindowFetcher } from "../../src/engine/fetch.ts";
+import { NotifyWord } from "../../src/engine/function/notify.ts";
 import { Interrupts } from "../../src/engine/interrupts.ts";
 import type { DirectionLimits } from "../../src/engine/tuning.ts";
 import { findCap } from "../../src/hw/dbi.ts";
@@ -54,6 +55,8 @@ export interface RingRigOptions {
   hostBase: number;
   /** where the counts of the channels begin */
   count: number;
+  /** the host's driver tells its avail index, see tell() */
+  notices: boolean;
 }
 
 const DEFAULTS: RingRigOptions = {
@@ -77,6 +80,7 @@ const DEFAULTS: RingRigOptions = {
   model: {},
   hostBase: 0x1_0000_0000,
   count: 0,
+  notices: false,
 };
 
 /** One DMA access to the host, in the order it was made. `what` names the part of a ring, or "buffer". */
@@ -112,6 +116,7 @@ export class RingRig {
   /** changed by a test to play a restart of the board's driver */
   port: NetPort & { ready: boolean; generation: number; rx: DriverRing; tx: DriverRing };
   private readonly edma: Edma;
+  private readonly bell: DmaRegion;
   private readonly names: { at: number; end: number; what: string }[] = [];
 
   constructor(options: Partial<RingRigOptions> = {}) {
@@ -190,27 +195,37 @@ export class RingRig {
         : new WindowFetcher(ctrl, iatu, 2, ctrl.core.outboundWindows - 2, ctrl.core.windowAlign);
     const channels = { write: this.write, read: this.read, fetch: this.fetch };
     this.dp = new DataPath(ctrl, this.port, channels, fetcher, this.irq, o.hostQueue, o.limits);
+    this.bell = ctrl.memory.alloc("bell.test", 64, 64);
     this.listen();
     this.attach();
   }
 
-  /** Begin a life with the rings as they are. */
-  attach(): void {
+  /** Begin a life with the rings as they are. @param fresh which of them are new, as in DataPathLife @param tx another one to transmit */
+  attach(fresh = 3, tx = this.host.tx): void {
     const { o } = this;
-    this.dp.attach({
-      rx: addresses(this.host.rx),
-      tx: addresses(this.host.tx),
-      rxVector: o.rxVector,
-      txVector: o.txVector,
-      hdrLen: o.hdrLen,
-      ...(o.boardHdrLen > 0 ? { boardHdrLen: o.boardHdrLen } : {}),
-      mergeable: o.mergeable,
-      eventIdx: o.eventIdx,
-      indirect: o.indirect,
-      boardMergeable: o.boardMergeable,
-      mtu: o.mtu,
-      msix: o.irq === "msix",
-    });
+    this.dp.attach(
+      {
+        rx: addresses(this.host.rx),
+        tx: addresses(tx),
+        rxVector: o.rxVector,
+        txVector: o.txVector,
+        hdrLen: o.hdrLen,
+        ...(o.boardHdrLen > 0 ? { boardHdrLen: o.boardHdrLen } : {}),
+        mergeable: o.mergeable,
+        eventIdx: o.eventIdx,
+        indirect: o.indirect,
+        boardMergeable: o.boardMergeable,
+        mtu: o.mtu,
+        msix: o.irq === "msix",
+        notices: o.notices ? new NotifyWord(this.bell.ptr) : null,
+      },
+      fresh,
+    );
+  }
+
+  /** The host's notification of what it transmits. */
+  tell(tx = this.host.tx): void {
+    st32(this.bell.ptr, (tx.avail[1]! << 16) | 1);
   }
 
   private nameRing(name: string, r: DriverRing): void {
