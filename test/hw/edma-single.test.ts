@@ -191,13 +191,17 @@ function listOf(slots: number, bus: number): DmaRegion {
   };
 }
 
-function bare(map: "edma-unroll" | "edma-legacy" = "edma-unroll"): { io: Registers; ch: EdmaChannel; at: number } {
+function bare(
+  map: "edma-unroll" | "edma-legacy" = "edma-unroll",
+  lie = false,
+): { io: Registers; ch: EdmaChannel; at: number; ll: DmaRegion } {
   const at = map === "edma-legacy" ? VIEWPORT_CONTEXT : contextOffset(false, 2);
   const io = new Registers(at, 2);
-  const ch = new EdmaChannel(io, { map, isWrite: false, index: 2 }, listOf(8, 0x5_ffff_ffa0));
+  const ll = listOf(8, 0x5_ffff_ffa0);
+  const ch = new EdmaChannel(io, { map, isWrite: false, index: 2, lie }, ll);
   ch.start();
   io.writes.length = 0;
-  return { io, ch, at };
+  return { io, ch, at, ll };
 }
 
 const polls = (ch: DmaChannel, n: number): number => {
@@ -359,6 +363,21 @@ test("one channel of a direction is recovered: a single transfer of the other on
     }
     expect([b!.doneCount, ...mem.u8.subarray(0, 4)]).toEqual([2, 1, 2, 3, 4]);
     expect(model.violations).toEqual([]);
+  }
+});
+
+test("what waits on the list behind a single transfer asks for done at its end, where a doorbell demands that", () => {
+  for (const lie of [false, true]) {
+    const { io, ch, ll } = bare("edma-unroll", lie);
+    ch.arm(8, 1, 2, 3, 4);
+    ch.fire();
+    for (let k = 0; k < 2; k++) ch.put(8, 1, 2, 3, 4);
+    ch.commit();
+    expect([ll.i32[0]! & CTL_LIE, ll.i32[LL_BYTES / 4]! & CTL_LIE]).toEqual([0, lie ? CTL_LIE : 0]);
+    io.cs = CS_STOPPED;
+    io.done = true;
+    ch.progress();
+    expect([ch.doneCount, ch.rests]).toEqual([1, false]);
   }
 });
 

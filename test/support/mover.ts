@@ -65,6 +65,10 @@ export class Mover {
     const { ch } = this;
     let k = Math.min(most, ch.room());
     if (k === 0) return;
+    if (most === 1) {
+      this.next((size, sLo, sHi, dLo, dHi) => ch.send(size, sLo, sHi, dLo, dHi));
+      return;
+    }
     for (; k > 0; k--) this.next((size, sLo, sHi, dLo, dHi) => ch.put(size, sLo, sHi, dLo, dHi));
     ch.commit();
   }
