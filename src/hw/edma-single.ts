@@ -65,6 +65,8 @@ export class EdmaSingle extends EdmaContext {
   protected stops = 0;
   /** this core shows the end of a single transfer as done */
   private tells = false;
+  /** the transfer that is in the registers, or was when it began: size, SAR, DAR */
+  private readonly transfer = new Int32Array(5);
 
   /** At rest, so that arm() is possible. */
   get rests(): boolean {
@@ -104,17 +106,28 @@ export class EdmaSingle extends EdmaContext {
   }
 
   private prepare(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): void {
+    const { transfer } = this;
+    transfer[0] = size;
+    transfer[1] = sarLo;
+    transfer[2] = sarHi;
+    transfer[3] = darLo;
+    transfer[4] = darHi;
+    this.fill();
+  }
+
+  private fill(): void {
     const d = this.dma;
     const at = this.controlOff;
+    const { transfer } = this;
     // Done of the one before must not be taken for this one's.
     d.st32(this.intClearOff, 1 << this.index);
     this.look();
     if (this.phase === REST) d.st32(at, CTL_LIE);
-    d.st32(at + SIZE, size);
-    d.st32(at + SAR_LO, sarLo);
-    d.st32(at + SAR_HI, sarHi);
-    d.st32(at + DAR_LO, darLo);
-    d.st32(at + DAR_HI, darHi);
+    d.st32(at + SIZE, transfer[0]!);
+    d.st32(at + SAR_LO, transfer[1]!);
+    d.st32(at + SAR_HI, transfer[2]!);
+    d.st32(at + DAR_LO, transfer[3]!);
+    d.st32(at + DAR_HI, transfer[4]!);
   }
 
   private begin(): void {
@@ -149,8 +162,10 @@ export class EdmaSingle extends EdmaContext {
     if ((d.ld32(this.intStatusOff) & (1 << this.index)) !== 0) this.tells = true;
     else if (++this.stops < (this.acked && !this.tells ? SETTLE : HOLD)) return 0;
     else if (this.tells) {
-      // It never began, or was cut off with the engine. Once more does no harm: what it brings is not believed before.
+      // It never began, or was cut off with the engine. Once more does no harm: what it brings is not believed before. But
+      // nobody knows how far it has moved on in the registers.
       this.rerings++;
+      this.fill();
       this.ringSingle();
       return 0;
     }
