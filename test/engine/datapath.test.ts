@@ -116,12 +116,16 @@ describe("turns in which frames move", () => {
     rig.close();
   });
 
-  for (const [bytes, most] of [
-    [100, 63],
-    [3000, 32],
+  // With the header patched in place a lone frame takes the shortest way.
+  for (const [bytes, most, patch] of [
+    [100, 63, false],
+    [3000, 32, false],
+    [100, 63, true],
+    [3000, 32, true],
   ] as const)
-    test(`behind a full line no more than ${most} frames of ${bytes} bytes wait to be announced`, () => {
-      const rig = new RingRig({ hostQueue: 256, boardQueue: 256, limits: { burst: 64, inflightBytes: 1 << 20 } });
+    test(`behind a full line no more than ${most} frames of ${bytes} bytes wait to be announced, patch ${patch}`, () => {
+      const limits = { burst: 64, inflightBytes: 1 << 20 };
+      const rig = new RingRig({ hostQueue: 256, boardQueue: 256, patch, limits });
       for (let i = 0; i < 150; i++) rig.host.post([3100]);
       rig.turns(60);
       let seen = 0;
@@ -134,6 +138,51 @@ describe("turns in which frames move", () => {
       expect(seen).toBe(most);
       rig.settle();
       expect(rig.usedIdx(rig.host.rx)).toBe(140);
+      checked(rig);
+      rig.close();
+    });
+
+  test("a port that is not ready any more gets nothing from that turn on", () => {
+    const rig = new RingRig({ hostQueue: 64, boardQueue: 64, patch: true });
+    for (let i = 0; i < 20; i++) rig.board.post([300]);
+    stream(rig, 10, () => {});
+    rig.port.ready = false;
+    const { frames } = rig.dp.toHost;
+    rig.board.send(frame(12, 100, 1));
+    rig.host.send(frame(12, 100, 1));
+    rig.turns(20);
+    expect([rig.dp.toHost.frames, rig.dp.toBoard.frames]).toEqual([frames, 0]);
+    rig.port.ready = true;
+    rig.settle();
+    expect([rig.dp.toHost.frames, rig.dp.toBoard.frames]).toEqual([frames + 1, 1]);
+    checked(rig);
+    rig.close();
+  });
+
+  // A channel is known to have stopped at the second look.
+  for (const [batch, turns] of [
+    [1, 66],
+    [16, 8],
+  ] as const)
+    test(`with ${batch} frames in each, what landed is given back after ${turns} of them at the latest`, () => {
+      const rig = new RingRig({ hostQueue: 256, boardQueue: 256, patch: true });
+      for (let i = 0; i < 200; i++) rig.host.post([300]);
+      rig.turns(60);
+      let still = 0;
+      let most = 0;
+      let seen = rig.usedIdx(rig.board.tx);
+      for (let t = 0; t * batch < 180; t++) {
+        for (let i = 0; i < batch; i++) rig.board.send(frame(12, 100, i), undefined, true);
+        rig.board.tx.publish();
+        rig.turns(1);
+        const used = rig.usedIdx(rig.board.tx);
+        still = used === seen ? still + 1 : 0;
+        seen = used;
+        if (still > most) most = still;
+      }
+      expect(most).toBeGreaterThan(turns >> 1);
+      expect(most).toBeLessThanOrEqual(turns);
+      rig.settle();
       checked(rig);
       rig.close();
     });

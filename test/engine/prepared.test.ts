@@ -169,6 +169,96 @@ test("more frames than one was prepared for, at even and odd places and at the e
     }
 });
 
+test("receive buffers are fetched at every moment around a lone frame: it is read from its own ring", () => {
+  for (let at = 0; at < 24; at++)
+    for (const [, o] of KINDS) {
+      const rig = rigOf(o);
+      prepare(rig);
+      // less than half of the ring is left, so looks at it begin, and what they find is fetched
+      const filled: Chain[] = [];
+      for (let i = 0; i < 9; i++) rig.board.send(frame(12, 60 + i, i));
+      rig.settle();
+      while (rig.host.rx.take() >= 0);
+      while (rig.board.tx.take() >= 0);
+      for (let t = 0; t < 40; t++) rig.turns(1);
+      for (let i = 0; i < 6; i++) filled.push(rig.host.post([300]));
+      rig.turns(at >> 1);
+      const buffer = rig.board.post([300]);
+      const got = rig.usedIdx(rig.board.rx);
+      rig.host.send(frame(12, 150, at));
+      if ((at & 1) === 0) for (let i = 0; i < 6; i++) filled.push(rig.host.post([300]));
+      rig.tell();
+      rig.settle();
+      for (let t = 0; t < 100 && rig.usedIdx(rig.board.rx) === got; t++) rig.turns(1);
+      expect(rig.board.gather(buffer, 162)).toEqual(withBuffers(frame(12, 150, at), 1));
+      while (rig.board.rx.take() >= 0);
+      while (rig.host.tx.take() >= 0);
+      // the buffers of the first 12 that are left, then the new ones
+      for (let i = 0; i < 3 + filled.length; i++) rig.board.send(frame(12, 200 + i, i));
+      rig.settle();
+      filled.forEach((c, i) => {
+        expect(rig.host.gather(c, 215 + i)).toEqual(withBuffers(frame(12, 203 + i, 3 + i), 1));
+      });
+      while (rig.host.rx.take() >= 0);
+      while (rig.board.tx.take() >= 0);
+      prepare(rig);
+      for (let i = 0; i < 4; i++) deliver(rig, 70 + i);
+      rig.close();
+    }
+});
+
+test("a round is here when both of its parts are, whatever the one before went over", () => {
+  for (const late of ["read", "fetch"] as const) {
+    const rig = rigOf({});
+    prepare(rig);
+    const hq = rig.dp.hqTx as unknown as { via: unknown; spare: unknown };
+    hq.via = hq.spare;
+    const ch = rig[late];
+    const progress = ch.progress.bind(ch);
+    ch.progress = () => 0;
+    rig.board.post([300]);
+    rig.host.send(frame(12, 100, 1));
+    rig.tell();
+    let short = 0;
+    let most = 0;
+    for (let t = 0; t < 300; t++) {
+      rig.turns(1);
+      expect([late, t, rig.dp.hqTx.available()]).toEqual([late, t, 0]);
+      short = rig.dp.brief ? short + 1 : 0;
+      if (short > most) most = short;
+    }
+    // everything else has its turn all the same
+    expect(most).toBe(64);
+    expect(rig.dp.hqTx.gathering).toBe(true);
+    const { frames } = rig.dp.toBoard;
+    ch.progress = progress;
+    rig.settle();
+    expect(rig.dp.toBoard.frames).toBe(frames + 1);
+    rig.close();
+  }
+});
+
+test("behind the last descriptor of the table nothing is guessed", () => {
+  const rig = rigOf({});
+  while (rig.host.rx.freeCount > 4) rig.host.post([300]);
+  const { tx } = rig.host;
+  for (let i = 0; i < 16; i++) rig.board.post([300]);
+  for (let i = 0; i < 16; i++) rig.host.send(frame(12, 100, i), undefined, true);
+  tx.publish();
+  rig.settle();
+  while (rig.board.rx.take() >= 0);
+  // given back in order, so the last is handed out first
+  while (tx.take() >= 0);
+  rig.trace.length = 0;
+  prepare(rig);
+  for (let i = 0; i < 5; i++) deliver(rig, i);
+  expect(rig.dp.hqTx.prepared).toBeGreaterThan(1);
+  const reads = rig.trace.filter((x) => x.what === "tx.desc");
+  const end = tx.descBus + 16 * tx.size;
+  expect(Math.max(...reads.map((x) => x.addr + x.len))).toBe(end);
+  rig.close();
+});
+
 test("nothing is prepared for a driver that is not heard", () => {
   const rig = new RingRig({ notices: false });
   while (rig.host.rx.freeCount > 4) rig.host.post([300]);
