@@ -197,6 +197,37 @@ test("many long chains: the whole table at once, and from it how long the next o
   expect(round(25)).toEqual([5]);
 });
 
+for (const write of [0, DESC_F_WRITE])
+  test(`from the whole table: the next chain is as long as the last one was, at the end of the table too, write ${write}`, () => {
+    const x = mirrorRig({ size: 64, write, tuning: { guess: false } });
+    const round = (...chains: [head: number, links: number][]): number[] => {
+      for (const [h, n] of chains)
+        for (let i = 0; i < n; i++)
+          x.desc(h + i, 0x1000, 64, write | (i < n - 1 ? DESC_F_NEXT : 0), i < n - 1 ? h + i + 1 : 0);
+      x.offer(...chains.map(([h]) => h));
+      expect(x.run(20)).toBe(0);
+      expect(x.hq.available()).toBe(chains.length);
+      for (const [h] of chains) {
+        x.hq.pushUsed(h, 0);
+        x.hq.consume(1);
+      }
+      const got = x.fetcher.asked.filter((c) => c.addr < x.r.availBus).map((c) => c.bytes / 16);
+      x.fetcher.forget();
+      return got;
+    };
+    const many = (last: [number, number]): [number, number][] => [
+      ...Array.from({ length: 16 }, (_, i): [number, number] => [3 * i, 2]),
+      last,
+    ];
+    for (const links of [3, 1, 7, 4]) {
+      expect(round(...many([50, links])).at(-1)).toBe(64);
+      expect(round([50, links])).toEqual([links]);
+    }
+    // what is behind the table is not asked for
+    expect(round(...many([61, 3])).at(-1)).toBe(64);
+    expect(round([62, 1])).toEqual([2]);
+  });
+
 test("neighbours among the heads are asked for together, and once, also when one of them links on", () => {
   const x = mirrorRig({ size: 64, tuning: { guess: false } });
   for (const d of [20, 21]) x.desc(d, 0x1000, 64, d === 21 ? DESC_F_NEXT : 0, 50);

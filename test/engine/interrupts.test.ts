@@ -72,6 +72,17 @@ describe("MSI-X", () => {
     expect([x.ch.puts.length, x.irq.sent, x.irq.busy, x.line]).toEqual([0, 0, false, []]);
   });
 
+  test("a ring that begins anew while a message is held: the next life owes nothing", () => {
+    const x = rig();
+    x.mask(3, true);
+    expect([x.irq.raise(x.ch, 3), x.irq.owed]).toEqual([0, true]);
+    x.irq.attach(true);
+    expect(x.irq.owed).toBe(false);
+    x.irq.raise(x.ch, 3);
+    x.mask(3, false);
+    expect([x.irq.turn(x.ch), x.irq.owed, x.irq.sent]).toEqual([1, false, 1]);
+  });
+
   test("masked entry: pending bit, held; one message when it is unmasked, however often it was raised", () => {
     const x = rig();
     x.mask(2, true);

@@ -187,6 +187,24 @@ describe("frames larger than what the board gives", () => {
     }
   });
 
+  test("no room for a lone frame and one that is counted behind it: it waits for that", () => {
+    for (const left of [0, 1]) {
+      const rig = new RingRig();
+      rig.host.send(frame(12, 100, 1));
+      rig.turns(30);
+      const { read } = rig;
+      const { room } = read;
+      read.room = () => left;
+      const chain = rig.board.post([300]);
+      rig.turns(40);
+      expect([left, rig.dp.hqTx.available(), rig.dp.toBoard.frames]).toEqual([left, 1, 0]);
+      read.room = room;
+      rig.settle();
+      expect(rig.board.gather(chain, 112)).toEqual(withBuffers(frame(12, 100, 1), 1));
+      finish(rig);
+    }
+  });
+
   test("the receive ring of the board is empty: frames of the host wait, none is lost", () => {
     const rig = new RingRig();
     for (let i = 0; i < 5; i++) rig.host.send(frame(12, 100, i));

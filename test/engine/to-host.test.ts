@@ -275,4 +275,23 @@ describe("bursts", () => {
     });
     finish(rig);
   });
+
+  test("no room for a lone frame and all that may follow it: it waits for that", () => {
+    for (const patch of [false, true])
+      for (const left of [0, 1, 6]) {
+        const rig = new RingRig({ patch });
+        const chain = rig.host.post([300]);
+        rig.turns(30);
+        const ch = rig.write;
+        const room = ch.room;
+        ch.room = () => left;
+        rig.board.send(frame(12, 100, 1));
+        rig.turns(30);
+        expect([left, rig.dp.toHost.frames]).toEqual([left, 0]);
+        ch.room = room;
+        rig.settle();
+        expect(rig.host.gather(chain, 112)).toEqual(withBuffers(frame(12, 100, 1), 1));
+        finish(rig);
+      }
+  });
 });
