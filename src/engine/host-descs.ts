@@ -114,7 +114,7 @@ export class HostDescs extends HostNotices {
   /** fetchAt() as a copy that fire() begins. @returns false: not now */
   protected armAt(via: Fetcher, bytes: number, lo: number, hi: number, add: number, off: number): boolean {
     const at = (lo + add) | 0;
-    return via.arm(bytes, at, at >>> 0 < lo >>> 0 ? hi + 1 : hi, this.mem, off);
+    return via.arm(bytes, at, at >>> 0 < lo >>> 0 ? (hi + 1) | 0 : hi, this.mem, off);
   }
 
   protected fetchAt(via: Fetcher, bytes: number, lo: number, hi: number, add: number, off: number): void {

@@ -23,6 +23,9 @@ const KINDS: [string, Partial<RingRigOptions>][] = [
     "two write channels, lost doorbells",
     { stripe: true, hostQueue: 64, boardQueue: 64, model: { faults: { lostDoorbell: 0.3 } } },
   ],
+  ["header in place", { patch: true }],
+  ["header in place, two write channels", { patch: true, stripe: true, hostQueue: 64, boardQueue: 64 }],
+  ["header in place, INTx", { patch: true, irq: "intx" }],
 ];
 
 const checked = (rig: RingRig): void => expect(rig.violations).toEqual([]);
