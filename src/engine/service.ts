@@ -109,7 +109,7 @@ export class Service {
         this.idle = this.calm = 0;
         return SLICE_EVENT;
       }
-      let work = dp.brief ? 0 : port.turn();
+      let work = this.live && dp.brief ? 0 : port.turn();
       // Re-read before every burst: a host that reset us may reuse its memory at once.
       if (this.live && fn.stillLive()) {
         const rc = dp.turn();

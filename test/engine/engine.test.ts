@@ -122,6 +122,39 @@ describe("a broken set-up", () => {
   }, 30_000);
 });
 
+test("a host's driver that goes in a short turn of the data path: the board's port has its turns all the same", () => {
+  const rig = new EngineRig({ core: "modern-msix" });
+  rig.up();
+  rig.exchange(20);
+  const { service, dp } = rig.engine;
+  let gone = 0;
+  for (let i = 0; i < 20; i++) {
+    rig.until("a short turn", () => {
+      service.slice(1);
+      return dp.brief;
+    });
+    rig.host.reset(true);
+    rig.until("the driver gone", () => !service.serving);
+    let turns = 0;
+    const { port } = rig;
+    const turn = port.turn.bind(port);
+    port.turn = () => {
+      turns++;
+      return turn();
+    };
+    const before = service.turns;
+    service.slice(5);
+    if (!service.serving) {
+      expect(turns).toBe(service.turns - before);
+      gone++;
+    }
+    port.turn = turn;
+    rig.up();
+  }
+  expect(gone).toBeGreaterThan(5);
+  rig.close();
+}, 30_000);
+
 describe("a stop in the middle of transfers", () => {
   for (const core of ["modern-msix", "legacy-intx"] as const) {
     test(`${core}: what is in flight lands, and nothing else is waited for`, () => {
