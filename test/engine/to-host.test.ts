@@ -294,4 +294,39 @@ describe("bursts", () => {
         finish(rig);
       }
   });
+
+  test("lone frames behind a full line: a chain goes back when its own element has landed, not before", () => {
+    const rig = new RingRig({ patch: true, hostQueue: 64, boardQueue: 64, limits: { burst: 64, inflightBytes: 2400 } });
+    for (let i = 0; i < 50; i++) rig.host.post([300]);
+    rig.turns(60);
+    const { write, dp } = rig;
+    const progress = write.progress.bind(write);
+    write.progress = () => 0;
+    const ends: number[] = [];
+    for (let i = 0; i < 30; i++) {
+      rig.board.send(frame(12, 100, i));
+      const { frames } = dp.toHost;
+      expect(dp.turn()).toBeGreaterThanOrEqual(0);
+      if (dp.toHost.frames > frames) ends.push(write.putCount);
+    }
+    // 112 bytes each, up to the limit
+    expect(ends.length).toBe(22);
+    const { begin } = dp.toHost;
+    dp.toHost.begin = () => 0;
+    const first = write.doneCount;
+    write.progress = () => {
+      if (write.doneCount !== ends.at(-1)) write.doneCount++;
+      return 0;
+    };
+    let back = 0;
+    for (let t = 0; t < 300 && back < ends.length; t++) {
+      expect(dp.turn()).toBeGreaterThanOrEqual(0);
+      back = rig.usedIdx(rig.board.tx);
+      expect([write.doneCount, back]).toEqual([write.doneCount, ends.filter((e) => e <= write.doneCount).length]);
+    }
+    expect(back).toBe(ends.length);
+    Object.assign(write, { progress, doneCount: first });
+    dp.toHost.begin = begin;
+    rig.close();
+  });
 });
