@@ -264,3 +264,18 @@ test("a ring that goes on after its neighbour was reset: the head used last is g
   x.hq.resume(2);
   expect([lone(20), lone(20)]).toEqual([[[20, 4]], [[20, 4]]]);
 });
+
+test("a ring across a boundary of 4 GiB: what is prepared carries into the upper word of its address", () => {
+  const x = mirrorRig();
+  const words: number[][] = [];
+  const via = { arm: (...w: number[]) => words.push(w) > 0 };
+  type Arming = { armAt(via: unknown, bytes: number, lo: number, hi: number, add: number, off: number): boolean };
+  const hq = x.hq as unknown as Arming;
+  for (const add of [0, 0x80, 0x100, 0x180])
+    for (const hi of [0, 5, 0x7fff_ffff, -1]) hq.armAt(via, 16, 0xffff_ff00 | 0, hi, add, 0);
+  expect(words.map((w) => w.slice(1, 3))).toEqual(
+    [-0x100, -0x80, 0, 0x80].flatMap((lo, i) =>
+      (i < 2 ? [0, 5, 0x7fff_ffff, -1] : [1, 6, -0x8000_0000, 0]).map((hi) => [lo, hi]),
+    ),
+  );
+});
