@@ -329,4 +329,39 @@ describe("bursts", () => {
     dp.toHost.begin = begin;
     rig.close();
   });
+
+  test("a lone frame waits where the host has posted nothing, whatever its ring held a lap ago", () => {
+    for (const patch of [false, true]) {
+      const rig = new RingRig({ patch, hostQueue: 8 });
+      for (let i = 0; i < 24; i++) {
+        rig.host.post([300]);
+        rig.board.send(frame(12, 100, i));
+        rig.settle();
+        while (rig.host.rx.take() >= 0);
+        while (rig.board.tx.take() >= 0);
+      }
+      rig.board.send(frame(12, 100, 50));
+      rig.turns(60);
+      expect(rig.dp.toHost.frames).toBe(24);
+      const chain = rig.host.post([300]);
+      rig.settle();
+      expect(rig.host.gather(chain, 112)).toEqual(withBuffers(frame(12, 100, 50), 1));
+      finish(rig);
+    }
+  });
+
+  test("a lone frame above the mtu that no offload cuts is dropped, one at its edge goes", () => {
+    for (const patch of [false, true]) {
+      const rig = new RingRig({ patch, mtu: 300 });
+      for (let i = 0; i < 3; i++) rig.host.post([600]);
+      rig.turns(30);
+      // Ethernet header and a VLAN tag are not counted
+      for (const bytes of [318, 319, 318]) {
+        rig.board.send(frame(12, bytes, bytes));
+        rig.settle();
+      }
+      expect([rig.dp.toHost.frames, rig.dp.toHost.dropped]).toEqual([2, 1]);
+      finish(rig);
+    }
+  });
 });
