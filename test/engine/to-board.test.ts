@@ -187,6 +187,42 @@ describe("frames larger than what the board gives", () => {
     }
   });
 
+  test("a lone frame in pieces, buffers one byte too small or of two pieces: whole, and nothing behind it", () => {
+    for (const cut of [[112], [12, 100], [50, 62]])
+      for (const [buffers, used] of [
+        [[[112]], 1],
+        [[[111], [300]], 2],
+        [[[20], [20], [72]], 3],
+        [[[12, 100]], 1],
+        [[[12, 99], [64]], 2],
+      ] as const) {
+        const rig = new RingRig();
+        const chains = buffers.map((lens) => rig.board.post(lens));
+        rig.host.send(frame(12, 100, 3), cut);
+        rig.settle();
+        expect(rig.usedIdx(rig.board.rx)).toBe(used);
+        const got = chains.flatMap((c) => [
+          ...rig.board.gather(
+            c,
+            c.lens.reduce((n, x) => n + x, 0),
+          ),
+        ]);
+        expect(got.slice(0, 112)).toEqual([...withBuffers(frame(12, 100, 3), used)]);
+        expect(got.slice(112).every((b) => b === 0xee)).toBe(true);
+        finish(rig);
+      }
+  });
+
+  test("a lone frame whose buffer of the board is readable: the pair stops", () => {
+    const rig = new RingRig();
+    const c = rig.board.post([300], true);
+    rig.board.rx.desc[c.head * 4 + 3] = 0;
+    rig.board.rx.publish();
+    rig.host.send(frame(12, 100));
+    expect(rig.fault()).toMatchObject({ code: R_DESC_DIRECTION, culprit: "eq.rx", a: c.head });
+    rig.close();
+  });
+
   test("no room for a lone frame and one that is counted behind it: it waits for that", () => {
     for (const left of [0, 1]) {
       const rig = new RingRig();

@@ -92,6 +92,68 @@ describe("frames that cannot be", () => {
   });
 });
 
+describe("a lone frame for which the host's buffers are known", () => {
+  const known = (patch: boolean, buffers: readonly (readonly number[])[]) => {
+    const rig = new RingRig({ patch });
+    const chains = buffers.map((lens) => rig.host.post(lens));
+    rig.turns(40);
+    expect(rig.dp.hqRx.available()).toBe(buffers.length);
+    return { rig, chains };
+  };
+
+  for (const patch of [false, true]) {
+    test(`too short, or writable: the pair stops, patch ${patch}`, () => {
+      const short = known(patch, [[300]]).rig;
+      short.board.send(new Uint8Array(25));
+      expect(short.fault()).toEqual({ code: R_FRAME_SHORT, culprit: "eq.tx", a: 25, b: 26 });
+      expect(short.usedIdx(short.host.rx)).toBe(0);
+      finish(short);
+      const { rig } = known(patch, [[300]]);
+      const c = rig.board.send(frame(12, 100), [112], true);
+      rig.board.tx.desc[c.head * 4 + 3] = 2;
+      rig.board.tx.publish();
+      expect(rig.fault()).toMatchObject({ code: R_DESC_DIRECTION, culprit: "eq.tx", a: c.head, b: 2 });
+      rig.close();
+    });
+
+    test(`a buffer that is readable: the pair stops, patch ${patch}`, () => {
+      const rig = new RingRig({ patch });
+      const c = rig.host.post([300], true);
+      rig.host.rx.desc[c.head * 4 + 3] = 0;
+      rig.host.rx.publish();
+      rig.turns(40);
+      rig.board.send(frame(12, 100));
+      expect(rig.fault()).toMatchObject({ code: R_DESC_DIRECTION, culprit: "hq.rx", a: c.head });
+      rig.close();
+    });
+
+    test(`buffers one byte too small, of two pieces, of a frame in two: nothing is written behind them, patch ${patch}`, () => {
+      for (const cut of [[112], [12, 100], [50, 62]])
+        for (const [buffers, used] of [
+          [[[112]], 1],
+          [[[111], [300]], 2],
+          [[[20], [20], [72]], 3],
+          [[[12, 100]], 1],
+          [[[12, 99], [64]], 2],
+        ] as const) {
+          const { rig, chains } = known(patch, buffers);
+          rig.board.send(frame(12, 100, 3), cut);
+          rig.settle();
+          expect(rig.usedIdx(rig.host.rx)).toBe(used);
+          const got = chains.flatMap((c) => [
+            ...rig.host.gather(
+              c,
+              c.lens.reduce((n, x) => n + x, 0),
+            ),
+          ]);
+          expect(got.slice(0, 112)).toEqual([...withBuffers(frame(12, 100, 3), used)]);
+          expect(got.slice(112).every((b) => b === 0xee)).toBe(true);
+          finish(rig);
+        }
+    });
+  }
+});
+
 describe("buffers of the host that cannot be", () => {
   test("smaller than the header: the pair stops, mergeable or not", () => {
     for (const mergeable of [true, false]) {
