@@ -4,21 +4,17 @@
  */
 import { fence, ld16, st16 } from "../hw/mem.ts";
 import type { LocalBuffers, LocalRing } from "../hw/net-port.ts";
-import { PIECE_HI, PIECE_LEN, PIECE_LO, PIECE_WORDS } from "../hw/pieces.ts";
 import { AVAIL_F_NO_INTERRUPT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
+import { BoardBuffers } from "./board-buffers.ts";
 import { gatherSingles, INDIRECT, walk, walkIndirect } from "./chain.ts";
 import { OK, R_AVAIL_BACK, R_AVAIL_JUMP, R_LOCAL_ADDRESS } from "./codes.ts";
-import { PIECE_OFF, type Segments, translate } from "./segments.ts";
-
-/** of what locate() gives where there is nothing, or a frame does not begin at a 16-bit word */
-export const ODD = 1 | (1 << 31);
+import { type Segments, translate } from "./segments.ts";
 
 /** The same memory as signed words, as all others are here. */
 const words = (u32: Uint32Array): Int32Array => new Int32Array(u32.buffer, u32.byteOffset, u32.length);
 
-export class BoardRing {
+export class BoardRing extends BoardBuffers {
   readonly name: string;
-  readonly write: number;
   size = 0;
   /** u16 cursors: next entry to take, used elements written, used index published */
   next = 0;
@@ -27,11 +23,8 @@ export class BoardRing {
   private seen = 0;
   a = 0;
   b = 0;
-  mask = 0;
   private ring: LocalRing;
-  private buffers: LocalBuffers;
   private table: Int32Array;
-  desc: Int32Array;
   avail: Uint16Array;
   usedElem: Int32Array;
   private readonly raw: Segments;
@@ -40,52 +33,26 @@ export class BoardRing {
   gathered = 0;
   firstLen = 0;
   lastLen = 0;
-  private u8: Uint8Array;
-  /** `bytes` in 16-bit words, for what is at an even offset there */
-  u16: Uint16Array;
-  // base and bus address of the buffers as int32 words, for locate()
-  private baseLo = 0;
-  private baseHi = 0;
-  private busLo = 0;
-  private busHi = 0;
-  private limit = 0;
-  private pageLo: Int32Array | null = null;
-  private pageHi: Int32Array | null = null;
 
   constructor(name: string, write: number, ring: LocalRing, buffers: LocalBuffers, scratch: Segments) {
+    super(write, ring, buffers);
     this.name = name;
-    this.write = write;
     this.ring = ring;
-    this.buffers = buffers;
     this.raw = scratch;
     this.table = new Int32Array(0);
-    this.desc = ring.desc;
     this.avail = ring.avail;
     this.usedElem = words(ring.usedElem);
-    this.u8 = buffers.u8;
-    this.u16 = new Uint16Array(0);
     this.attach(ring, buffers, 0);
   }
 
   /** Take over the rings of a new life of the board's driver. `idx`: where the device before us stopped (its used index). */
   attach(ring: LocalRing, buffers: LocalBuffers, idx: number): void {
+    this.attachBuffers(ring, buffers);
     this.ring = ring;
-    this.buffers = buffers;
     this.size = ring.size;
-    this.mask = ring.size - 1;
     this.next = this.used = this.published = this.seen = idx & 0xffff;
-    this.desc = ring.desc;
     this.avail = ring.avail;
     this.usedElem = words(ring.usedElem);
-    this.u8 = buffers.u8;
-    this.baseLo = buffers.base | 0;
-    this.baseHi = Math.floor(buffers.base / 4294967296) | 0;
-    this.busLo = buffers.busBase | 0;
-    this.busHi = Math.floor(buffers.busBase / 4294967296) | 0;
-    this.limit = Math.min(buffers.u8.length, 0x7fffffff);
-    this.pageLo = buffers.pageBusLo;
-    this.pageHi = buffers.pageBusHi;
-    this.u16 = new Uint16Array(buffers.u8.buffer, buffers.u8.byteOffset, buffers.u8.byteLength >> 1);
     const whole = buffers.u8.byteOffset % 4 === 0 ? buffers.u8.byteLength & ~3 : 0;
     this.table = new Int32Array(buffers.u8.buffer, buffers.u8.byteOffset, whole >> 2);
   }
@@ -125,37 +92,10 @@ export class BoardRing {
     this.next = (this.next + k) & 0xffff;
   }
 
-  /**
-   * Where the driver's address is, when `len` bytes from there are contiguous on the bus; busLow() and busHigh() tell where there.
-   * @returns offset in `bytes`, or -1
-   */
-  locate(addrLo: number, addrHi: number, len: number): number {
-    const { baseLo, pageLo } = this;
-    const off = (addrLo - baseLo) | 0;
-    // Of a difference below 2^31 the top bits alone tell whether there was a borrow, as of busHigh()'s sum.
-    const borrow = (baseLo & ~addrLo) >>> 31;
-    if (off < 0 || len <= 0 || off > ((this.limit - len) | 0) || ((addrHi - this.baseHi - borrow) | 0) !== 0) return -1;
-    if (pageLo === null) return off;
-    const page = off >>> 12;
-    return (off & 4095) + len > 4096 || (pageLo[page]! | this.pageHi![page]!) === 0 ? -1 : off;
-  }
-
-  /** Low word of the bus address of `off`, which locate() gave. */
-  busLow(off: number): number {
-    const { pageLo } = this;
-    return pageLo === null ? (this.busLo + off) | 0 : pageLo[off >>> 12]! | (off & 4095);
-  }
-
-  /** High word of it. */
-  busHigh(off: number): number {
-    const { pageHi, busLo } = this;
-    if (pageHi !== null) return pageHi[off >>> 12]!;
-    return (this.busHi + ((busLo & ~(busLo + off)) >>> 31)) | 0;
-  }
-
   /** Append the chain at `head`, translated to bus addresses. @returns 0 or a negative code with out.a, out.b */
   segments(head: number, out: Segments): number {
     const flat = this.pageLo === null;
+    if (flat && this.walkFlat(head, out)) return OK;
     // Contiguous memory: the segments stay as many as they are and are translated where they stand.
     const raw = flat ? out : this.raw;
     if (!flat) raw.clear();
@@ -228,48 +168,6 @@ export class BoardRing {
     return rc;
   }
 
-  /**
-   * Translate the segments from `from` on to bus addresses where they stand, in memory that is contiguous there.
-   * @returns number of the first one that is not in it, or of all
-   */
-  private placeFlat(from: number, out: Segments): number {
-    const { baseLo, baseHi, busLo, busHi, limit } = this;
-    const { rows, count } = out;
-    // What a driver in this process calls its memory.
-    const same = baseLo === busLo && baseHi === busHi;
-    let r = from * PIECE_WORDS;
-    for (let i = from; i < count; i++) {
-      const low = rows[r + PIECE_LO]!;
-      const high = rows[r + PIECE_HI]!;
-      const at = (low - baseLo) | 0;
-      // See locate() and busHigh().
-      if (at < 0 || at > limit - rows[r + PIECE_LEN]! || ((high - baseHi - ((baseLo & ~low) >>> 31)) | 0) !== 0)
-        return i;
-      if (!same) {
-        const bus = (busLo + at) | 0;
-        rows[r + PIECE_LO] = bus;
-        rows[r + PIECE_HI] = (busHi + ((busLo & ~bus) >>> 31)) | 0;
-      }
-      rows[r + PIECE_OFF] = at;
-      r = (r + PIECE_WORDS) | 0;
-    }
-    return count;
-  }
-
-  /** The same in scattered memory. @returns number of the first one that is not in one known page of it, or of all */
-  private placePaged(from: number, out: Segments): number {
-    const { rows, count } = out;
-    for (let i = from; i < count; i++) {
-      const r = i * PIECE_WORDS;
-      const at = this.locate(rows[r + PIECE_LO]!, rows[r + PIECE_HI]!, rows[r + PIECE_LEN]!);
-      if (at < 0) return i;
-      rows[r + PIECE_LO] = this.busLow(at);
-      rows[r + PIECE_HI] = this.busHigh(at);
-      rows[r + PIECE_OFF] = at;
-    }
-    return count;
-  }
-
   pushUsed(head: number, len: number): void {
     const w = (this.used & this.mask) << 1;
     this.usedElem[w] = head;
@@ -328,9 +226,5 @@ export class BoardRing {
   /** Put taken but unused entries back: the next taker finds them again. Only valid without used entries of later ones. */
   rewind(k: number): void {
     this.next = (this.next - k) & 0xffff;
-  }
-
-  get bytes(): Uint8Array {
-    return this.u8;
   }
 }

@@ -4,7 +4,8 @@
  */
 import type { DmaChannel } from "../hw/dma-channel.ts";
 import { DESC_F_WRITE, NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
-import { type BoardRing, ODD } from "./board-ring.ts";
+import { ODD } from "./board-buffers.ts";
+import type { BoardRing } from "./board-ring.ts";
 import { SINGLE_KIND } from "./chain.ts";
 import { R_BUFFER_SMALL, R_CHAIN_TOO_LONG, R_FRAME_SHORT } from "./codes.ts";
 import type { HostRing } from "./host-ring.ts";

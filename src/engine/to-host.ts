@@ -6,7 +6,8 @@
 import type { DmaChannel } from "../hw/dma-channel.ts";
 import type { DmaMemory } from "../hw/dma-memory.ts";
 import { DESC_F_WRITE, NET_HDR_NUM_BUFFERS } from "../hw/virtio.layout.ts";
-import { type BoardRing, ODD } from "./board-ring.ts";
+import { ODD } from "./board-buffers.ts";
+import type { BoardRing } from "./board-ring.ts";
 import { SINGLE_KIND } from "./chain.ts";
 import { HostRing } from "./host-ring.ts";
 import type { Interrupts } from "./interrupts.ts";
