@@ -9,7 +9,7 @@ import type { Out } from "./_out.ts";
 
 const SHARED = ["device", "sizes", "all", "cpu", "output", "html"];
 export const FLAGS_OF = {
-  cpu: [...SHARED, "runs", "frames", "warmup", "shape", "batch", "ablation"],
+  cpu: [...SHARED, "runs", "frames", "warmup", "repeats", "shape", "batch", "ablation"],
   link: [...SHARED.filter((f) => f !== "cpu"), ...Object.keys(linkArgs)],
   live: [...SHARED, "runs", ...Object.keys(liveArgs)],
   "--compare": ["compare"],

@@ -50,6 +50,12 @@ const args = {
     default: "200000",
     description: "cpu: frames of each measurement",
   },
+  repeats: {
+    type: "string",
+    valueHint: "N",
+    default: "30",
+    description: "cpu: times a row that a run is made again while the core is shared",
+  },
   warmup: {
     type: "string",
     alias: "w",
@@ -92,7 +98,7 @@ export const about: About = {
   synopsis: "[FLAGS] cpu | link | live DEVICE | --compare REPORT REPORT",
   description: [
     "cpu: time of the engine's data path a frame, one direction at a time and both, between two drivers in memory. The DMA is a stand-in outside of the clock and moves no payload, so this is what a board's CPU spends.",
-    "Prints the median, the least and the greatest of several measurements; mpps is what one CPU could do at that cost. block p50 and p99.9 are ns for a block of 16 frames (4 of large ones, or a batch; both directions together), spin p99.9 the same of blocks as long that do nothing: what the machine itself adds. core is a piece of arithmetic that fills a core, in ns, beside each run: where it is more than 1.1 times the least known, another hardware thread has a share, and the run is made again, 30 times a row at the most (again).",
+    "Prints the median, the least and the greatest of several measurements; mpps is what one CPU could do at that cost. block p50 and p99.9 are ns for a block of 16 frames (4 of large ones, or a batch; both directions together), spin p99.9 the same of blocks as long that do nothing: what the machine itself adds. core is a piece of arithmetic that fills a core, in ns, beside each run: where it is more than 1.1 times the least known, another hardware thread has a share, and the run is made again (again; --repeats).",
     "link: the engine with a TAP and with VDUSE, and two designs that were published before, on a model of a PCIe link with time: rate as a share of what the link can carry, latency of a lone frame, CPU loads across the link. The same seed gives the same figures on every machine.",
     "live: the whole card on an attached device, with a station in this process where the board's interface would be. Three cases a size: round_trip, one ICMP echo at a time; to_host, frames that the host throws away; both, a window of echoes that the host's kernel answers. Every measurement ends by the clock, and a device that a run holds is refused.",
   ],
@@ -193,6 +199,7 @@ export default defineCommand({
       shape: args.shape,
       frames: integer("frames", args.frames, 1, 4e6),
       warmup: integer("warmup", args.warmup, 0, 1e8),
+      repeats: integer("repeats", args.repeats, 0, 1000),
       runs: integer("runs", args.runs, 1, 1000),
       ablation: args.ablation === true,
       cpu: args.cpu === undefined ? null : integer("cpu", args.cpu, 0, 1023),

@@ -22,6 +22,8 @@ export interface BenchOptions {
   frames: number;
   warmup: number;
   runs: number;
+  /** times a row that a run is made again while the core is shared */
+  repeats: number;
   /** also without each of CPU_WITHOUT */
   ablation: boolean;
 }

@@ -194,6 +194,7 @@ describe("bench arguments", () => {
     [["bench", "cpu", "x"], "unexpected argument 'x'"],
     [["bench", "cpu", "-s", "60,x"], "--sizes is 'x', expected an integer from 60 to 65535"],
     [["bench", "cpu", "-s", "60", "-a"], "--all and --sizes are both given"],
+    [["bench", "cpu", "--repeats", "-1"], "--repeats is '-1', expected an integer from 0 to 1000"],
     [["bench", "cpu", "-n", "0"], "--frames is '0', expected an integer from 1"],
     [["bench", "cpu", "--shape", "frags"], "--shape is 'frags', expected one of single, frags4k, frags32k"],
     [["bench", "cpu", "-r", "0"], "--runs is '0', expected an integer from 1"],
@@ -247,7 +248,23 @@ test("a report that cannot be written is said before the measurement", async () 
 });
 
 test("what was measured is printed although the file took no more", async () => {
-  const r = await cli(["bench", "cpu", "-s", "60", "-n", "1000", "-w", "0", "-r", "1", "-q", "-o", "/dev/full"]);
+  const r = await cli([
+    "bench",
+    "cpu",
+    "-s",
+    "60",
+    "-n",
+    "1000",
+    "-w",
+    "0",
+    "-r",
+    "1",
+    "--repeats",
+    "0",
+    "-q",
+    "-o",
+    "/dev/full",
+  ]);
   expect(r.stderr).toContain("--output /dev/full cannot be written: ENOSPC");
   expect(r.stdout).toContain("host_to_ep");
   expect(r.status).toBe(1);
@@ -334,6 +351,8 @@ test("bench cpu measures, prints and writes", async () => {
     "20000",
     "-r",
     "2",
+    "--repeats",
+    "1",
     "-o",
     json,
     "--html",
@@ -341,7 +360,7 @@ test("bench cpu measures, prints and writes", async () => {
   ]);
   expect(r.status).toBe(0);
   expect(r.stdout.split("\n")[1]).toBe(
-    "# options: sizes=60 batches=8 shape=single frames=20000 warmup=20000 runs=2 ablation=false",
+    "# options: sizes=60 batches=8 shape=single frames=20000 warmup=20000 repeats=1 runs=2 ablation=false",
   );
   expect(r.stdout.split("\n")[2]).toMatch(/^DESIGN +DIRECTION +BYTES +BATCH +NS\/FRAME/);
   const report = readReport(json);
@@ -353,7 +372,7 @@ test("bench cpu measures, prints and writes", async () => {
     expect(x.ns_per_frame.min).toBeLessThanOrEqual(x.ns_per_frame.median);
   }
   expect(await Bun.file(html).text()).toContain("<svg");
-  const j = await cli(["bench", "cpu", "-s", "60", "-n", "1000", "-w", "0", "-r", "1", "-j", "-q"]);
+  const j = await cli(["bench", "cpu", "-s", "60", "-n", "1000", "-w", "0", "-r", "1", "--repeats", "0", "-j", "-q"]);
   expect(j.stderr).toBe("");
   expect(JSON.parse(j.stdout)).toMatchObject({ version: 1, mode: "cpu" });
 });
@@ -385,10 +404,13 @@ test("bench cpu says so when somebody ends the process that measures", async () 
 
 test("bench cpu that is interrupted reports the rows that are finished", async () => {
   const command = [process.execPath, join(import.meta.dir, "../../src/main.ts"), "bench", "cpu", "-v", "--json"];
-  const child = Bun.spawn([...command, "-s", "60,512,1514", "-n", "1000", "-w", "300000", "-r", "1"], {
-    stdout: "pipe",
-    stderr: "pipe",
-  });
+  const child = Bun.spawn(
+    [...command, "-s", "60,512,1514", "-n", "1000", "-w", "300000", "-r", "1", "--repeats", "0"],
+    {
+      stdout: "pipe",
+      stderr: "pipe",
+    },
+  );
   const reader = child.stderr.getReader();
   let said = "";
   while (!said.includes("host_to_ep 60 B")) {

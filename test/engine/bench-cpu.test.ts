@@ -56,7 +56,7 @@ test.each([
 test("a row has what it says, and the turns allocate nothing", () => {
   const r = measureCpu(
     { shape: "single", direction: "both", frameBytes: 64, batch: 32 },
-    { runs: 2, frames: 60_000, warmup: 300_000 },
+    { runs: 2, frames: 60_000, warmup: 300_000, repeats: 0 },
   );
   expect(r.frames).toBeGreaterThanOrEqual(60_000);
   expect(r.ns_per_frame.min).toBeLessThanOrEqual(r.ns_per_frame.median);
@@ -68,6 +68,18 @@ test("a row has what it says, and the turns allocate nothing", () => {
   expect(r.elements_per_frame).toBeLessThan(2);
   // Compiler threads may still install code; a single 16-byte cell a frame would be 2 MB.
   expect(r.bytes_allocated).toBeLessThan(200_000);
+});
+
+test("a run beside which the core is shared is made again, so often as is asked for, and does not count", () => {
+  const row = { shape: "single", direction: "ep_to_host", frameBytes: 64, batch: 32 } as const;
+  const limits = { runs: 2, frames: 10_000, warmup: 10_000 };
+  // No core is as fast as this: every run looks like one on a shared core.
+  const slow = measureCpu(row, { ...limits, repeats: 2, calm: 1 });
+  expect([slow.runs_repeated, slow.waited_ms, slow.core_calm_ns]).toEqual([2, 600, 1]);
+  const all = measureCpu(row, { ...limits, repeats: 0, calm: 1 });
+  expect([all.runs_repeated, all.waited_ms]).toEqual([0, 0]);
+  for (const r of [slow, all]) expect(Math.abs(r.frames / 20_000 - 1)).toBeLessThan(0.1);
+  expect(slow.core_ns.min).toBeGreaterThan(100);
 });
 
 test("what the heap takes shows, garbage included", () => {
@@ -86,7 +98,15 @@ test("what the heap takes shows, garbage included", () => {
 });
 
 test("--ablation: rows without each optimisation of the CPU, which is really off", () => {
-  const o = { sizes: [64], batches: [1], shape: "single", frames: 20_000, warmup: 20_000, runs: 1 } as const;
+  const o = {
+    sizes: [64],
+    batches: [1],
+    shape: "single",
+    frames: 20_000,
+    warmup: 20_000,
+    runs: 1,
+    repeats: 0,
+  } as const;
   const all = [...casesOf({ ...o, ablation: true })].map((c) => measureRow(c, { ...o, ablation: true }));
   const of = (without: CpuWithout | null) => {
     const found = all.filter((r) => r.without === without);

@@ -95,7 +95,9 @@ async function testpmd(bytes: number): Promise<PeerRow> {
 /** Both directions loaded, as testpmd has them; frames in turns of 32, its burst. */
 async function bench(bytes: number, shape: string): Promise<{ ns: number; share: number | null }> {
   const many = bytes > 9100 ? ["-n", "20000", "-w", "300000"] : ["-n", "200000", "-w", "3000000"];
-  const flags = ["-j", "bench", "cpu", "-s", String(bytes), "-b", "32", "--cpu", "1", "--shape", shape, ...many];
+  // testpmd takes the core as it is, so must we.
+  const flags = ["-j", "bench", "cpu", "-s", String(bytes), "-b", "32", "--cpu", "1", "--repeats", "0"];
+  flags.push("--shape", shape, ...many);
   const report = JSON.parse(await run([...epnic(), ...flags], { NO_COLOR: "1" }, 120_000)) as BenchReport;
   const row = report.rows.find((r) => r.direction === "both");
   if (row === undefined) throw new RigError("epnic bench cpu gave no row for both directions");

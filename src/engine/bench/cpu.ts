@@ -49,6 +49,8 @@ export interface CpuLimits {
   readonly frames: number;
   /** frames before the first run; the optimising compiler needs some 10^5 */
   readonly warmup: number;
+  /** times that a run is made again while the core is shared */
+  readonly repeats: number;
   /** core_calm_ns that is known from earlier rows on this CPU, null: none */
   readonly calm?: number | null;
 }
@@ -65,9 +67,8 @@ const batchNs = new Float64Array(MOST_BLOCKS);
 const sampleNs = new Float64Array(MOST_BLOCKS / SAMPLE_BLOCKS);
 const besideNs = new Float64Array(MOST_BLOCKS / SAMPLE_BLOCKS);
 
-/** A run beside which the core was slower than this many times its least is made again, so often at the most in a row. */
+/** A run beside which the core was slower than this many times its least is made again. */
 const SHARED = 1.1;
-const REPEATS = 30;
 /** ms before it is: what shares a core does so for some time */
 const REPEAT_AFTER = 300;
 
@@ -173,7 +174,7 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
     const core = beside[samples >> 1]!;
     const least = beside[Math.floor(samples / 10)]!;
     if (least < calm) calm = least;
-    if (core > SHARED * calm && repeated < REPEATS) {
+    if (core > SHARED * calm && repeated < limits.repeats) {
       repeated++;
       Bun.sleepSync(REPEAT_AFTER);
       continue;
