@@ -1,6 +1,6 @@
 /**
  * Transfers of one channel without its list: LLE off, and what is to be moved in the context registers (dw-hardware.md 7
- * for HDMA; for eDMA the drivers of Rockchip for RK3568/RK3588, of NXP for S32 and of Intel for Keem Bay know no other use).
+ * for HDMA; of eDMA drivers Rockchip's pcie-dw-dmatest moves everything so, NXP's for S32 has it beside lists).
  * No element has to be fetched, and what was written ahead needs no more than a doorbell: so a lone frame goes.
  *
  * The list is left only while the channel rests with everything landed, and begins again where it was: LLP and CCS are
