@@ -1,5 +1,4 @@
 /** `epnic bench`: measure, report and compare. */
-
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import type { BenchResult } from "../engine/bench.ts";
 import { Fault } from "../hw/fault.ts";
