@@ -116,10 +116,14 @@ export class DataPath extends DataPathLife {
       this.boardInterrupts++;
       port.notify(1);
     }
-    work += toBoard.finish();
-    if (toBoard.notify) {
-      this.boardInterrupts++;
-      port.notify(0);
+    const landed = toBoard.finish();
+    if (landed !== 0) {
+      if (toBoard.notify) {
+        this.boardInterrupts++;
+        port.notify(0);
+      }
+      toBoard.giveBack();
+      work += landed;
     }
     rc = this.mirrors();
     if (rc < 0) return rc;
@@ -154,8 +158,10 @@ export class DataPath extends DataPathLife {
     this.toHost.finish();
     if (this.toHost.notify) this.port.notify(1);
     this.toHost.flush();
-    this.toBoard.finish();
-    if (this.toBoard.notify) this.port.notify(0);
+    if (this.toBoard.finish() !== 0) {
+      if (this.toBoard.notify) this.port.notify(0);
+      this.toBoard.giveBack();
+    }
     if (this.irq.turn(this.ch.write) !== 0) this.ch.write.commit();
     return OK;
   }

@@ -14,8 +14,10 @@ const GUESS_PAUSE = 64;
 const READY = 2;
 /** steps for which the ring has to rest */
 const REST_STEPS = 2;
-/** least descriptors of a prepared guess: a frame in one piece, or a header and a piece */
+/** least descriptors of a prepared guess: the one used last and the next, or a header and a piece */
 const READY_DESCS = 2;
+/** guesses in a row of which the first descriptor was right, after which no more are asked for */
+const CERTAIN = 8;
 
 export class HostGuess extends HostDescs {
   /** entries before it are in the mirror or were asked for */
@@ -39,6 +41,8 @@ export class HostGuess extends HostDescs {
   private readyFresh = 0;
   private readyLow = 0;
   private readyCount = 0;
+  /** such guesses in a row */
+  private firsts = 0;
 
   protected attachGuess(): void {
     this.span = 1;
@@ -46,11 +50,20 @@ export class HostGuess extends HostDescs {
     this.guessPause = 0;
     this.readyAt = -1;
     this.rest = 0;
+    this.firsts = 0;
   }
 
   /** The guess of this round was wrong. */
   protected guessFailed(): void {
-    this.guessPause = GUESS_PAUSE;
+    // A wider one might have been right.
+    if (this.firsts >= CERTAIN) this.firsts = 0;
+    else this.guessPause = GUESS_PAUSE;
+  }
+
+  /** It was right, and the round's entries begin with `head`. */
+  protected guessHeld(head: number): void {
+    if (head !== this.lastUsed()) this.firsts = 0;
+    else if (this.firsts < CERTAIN) this.firsts++;
   }
 
   /** A round of `fresh` entries begins on `via`, its entries are put. Put a guess beside them where one is likely right. */
@@ -106,7 +119,7 @@ export class HostGuess extends HostDescs {
     const fresh = (slot & 1) === 0 && slot + READY <= size ? READY : 1;
     const off = 4 + 2 * slot;
     if (!this.armAt(fetcher, 2 * fresh, this.availLo, this.availHi, off, off)) return;
-    const count = this.guessCount(READY_DESCS);
+    const count = this.guessCount(this.firsts < CERTAIN ? READY_DESCS : 1);
     const low = this.guessLow(count);
     if (!this.armAt(spare, count * 16, this.descLo, this.descHi, low * 16, this.descOff + low * 16)) return;
     this.readyAt = seen;

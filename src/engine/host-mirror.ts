@@ -141,7 +141,10 @@ export class HostMirror extends HostGuess {
     if (rc < 0) return rc;
     if (rc === FAR) return this.needAll();
     this.state = DESCS;
-    if (this.misses === 0 && this.runLo < 0) return this.closeChains();
+    if (this.misses === 0 && this.runLo < 0) {
+      if (this.guessed) this.guessHeld(this.avail[2 + (this.seen & this.mask)]!);
+      return this.closeChains();
+    }
     if (this.guessed) this.guessFailed();
     return this.await();
   }

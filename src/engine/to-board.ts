@@ -75,16 +75,16 @@ export class ToBoard extends PairToBoard {
     return rc < 0 ? rc : this.begun;
   }
 
-  /** Finish frames whose data landed: board first, then the host's used ring. @returns frames finished */
+  /**
+   * Finish frames whose data landed, for the board: its driver is waiting. The caller tells it, and then the host's side is due,
+   * see giveBack(). @returns frames finished
+   */
   finish(): number {
     this.notify = false;
     if (this.first === this.last) return 0;
     const done = this.rd.doneCount;
-    const eq = this.eq;
-    const hq = this.hq;
-    const wr = this.wr;
-    if (wr.room() < HostRing.PUBLISH_ELEMENTS + 2) return 0;
-    const { rec, last } = this;
+    const { eq, rec, last } = this;
+    if (this.wr.room() < HostRing.PUBLISH_ELEMENTS + 2) return 0;
     const { u16, avail, usedElem, mask } = eq;
     let used = eq.used;
     let first = this.first;
@@ -112,13 +112,18 @@ export class ToBoard extends PairToBoard {
     if (frames === 0) return 0;
     this.first = first;
     eq.used = used;
-    hq.giveBack(frames);
+    this.hq.giveBack(frames);
     this.inflight -= bytes;
     this.landed += bytes;
     this.owedBytes += bytes;
     this.notify = eq.publish();
-    // The host only gets its buffers back here: while more is under way it can wait for some more.
-    if (this.first !== this.last && hq.staged < this.coalesce && this.owedBytes < OWED_BYTES) return frames;
+    return frames;
+  }
+
+  /** Behind finish() that finished some: the host's chains go back. It only gets buffers: while more is under way it can wait for some more. */
+  giveBack(): void {
+    const { hq, wr } = this;
+    if (this.first !== this.last && hq.staged < this.coalesce && this.owedBytes < OWED_BYTES) return;
     this.owedBytes = 0;
     hq.publish(wr);
     if (hq.wantsInterrupt()) {
@@ -126,7 +131,6 @@ export class ToBoard extends PairToBoard {
       hq.interruptSent();
     } else hq.confirmLater(wr.putCount);
     wr.commit();
-    return frames;
   }
 
   /** A frame that is not in one piece has landed, that of record `k`, in `buffers` buffers. */

@@ -43,6 +43,7 @@ export class EdmaChannel extends EdmaSingle implements DmaChannel {
 
   private emptyList(): void {
     this.clear();
+    this.forgetContext();
     this.doneSlot = 0;
     this.doneCount = this.putCount;
     this.commitCount = this.putCount;

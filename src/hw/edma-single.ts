@@ -6,6 +6,7 @@
  * The list is left only while the channel rests with everything landed, and begins again where it was: LLP and CCS are
  * written anew, since nothing is known of what a single transfer leaves in them.
  */
+import type { DmaRegion } from "./dma-memory.ts";
 import {
   CAUSE_GONE,
   CS_HALTED,
@@ -22,8 +23,10 @@ import {
   LL_SAR_LO,
   LL_SIZE,
 } from "./edma.regs.ts";
-import { EdmaContext } from "./edma-context.ts";
+import { type EdmaChannelInfo, EdmaContext } from "./edma-context.ts";
+import { UpperHalf } from "./edma-upper.ts";
 import { wmb } from "./mem.ts";
+import type { Mmio } from "./mmio.ts";
 
 // what the channel is at
 /** the list; it runs, or is not known to be at rest */
@@ -67,6 +70,15 @@ export class EdmaSingle extends EdmaContext {
   private tells = false;
   /** the transfer that is in the registers, or was when it began: size, SAR, DAR */
   private readonly transfer = new Int32Array(5);
+  private readonly sarHi: UpperHalf;
+  private readonly darHi: UpperHalf;
+
+  /** See EdmaContext. */
+  constructor(dma: Mmio, info: EdmaChannelInfo, ll: DmaRegion) {
+    super(dma, info, ll);
+    this.sarHi = new UpperHalf(dma, this.controlOff + SAR_HI);
+    this.darHi = new UpperHalf(dma, this.controlOff + DAR_HI);
+  }
 
   /** At rest, so that arm() is possible. */
   get rests(): boolean {
@@ -86,6 +98,7 @@ export class EdmaSingle extends EdmaContext {
   /** See DmaChannel. */
   arm(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): boolean {
     if (!this.rests || this.putting) return false;
+    this.clearDone();
     this.prepare(size, sarLo, sarHi, darLo, darHi);
     this.phase = ARMED;
     return true;
@@ -103,6 +116,9 @@ export class EdmaSingle extends EdmaContext {
     const { i32 } = this;
     this.prepare(i32[w + LL_SIZE]!, i32[w + LL_SAR_LO]!, i32[w + LL_SAR_HI]!, i32[w + LL_DAR_LO]!, i32[w + LL_DAR_HI]!);
     this.begin();
+    // Behind the doorbell, since it waits for nothing: data takes a round trip. Should it come later than that, done of this transfer
+    // is lost, and it is done once more.
+    this.clearDone();
   }
 
   private prepare(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): void {
@@ -115,19 +131,22 @@ export class EdmaSingle extends EdmaContext {
     this.fill();
   }
 
+  /** Done of the transfer before must not be taken for that of the next one. */
+  private clearDone(): void {
+    this.dma.st32(this.intClearOff, 1 << this.index);
+  }
+
   private fill(): void {
     const d = this.dma;
     const at = this.controlOff;
     const { transfer } = this;
-    // Done of the one before must not be taken for this one's.
-    d.st32(this.intClearOff, 1 << this.index);
     this.look();
     if (this.phase === REST) d.st32(at, CTL_LIE);
     d.st32(at + SIZE, transfer[0]!);
     d.st32(at + SAR_LO, transfer[1]!);
-    d.st32(at + SAR_HI, transfer[2]!);
+    this.sarHi.set(transfer[2]!);
     d.st32(at + DAR_LO, transfer[3]!);
-    d.st32(at + DAR_HI, transfer[4]!);
+    this.darHi.set(transfer[4]!);
   }
 
   private begin(): void {
@@ -165,13 +184,24 @@ export class EdmaSingle extends EdmaContext {
       // It never began, or was cut off with the engine. Once more does no harm: what it brings is not believed before. But
       // nobody knows how far it has moved on in the registers.
       this.rerings++;
+      this.forgetContext();
+      this.clearDone();
       this.fill();
       this.ringSingle();
       return 0;
     }
     this.doneCount = (this.doneCount + 1) | 0;
     this.phase = BARE;
+    const { transfer } = this;
+    this.sarHi.moved(transfer[1]!, transfer[0]!);
+    this.darHi.moved(transfer[3]!, transfer[0]!);
     return 0;
+  }
+
+  /** The list, or a start from nothing, changes the registers. */
+  protected forgetContext(): void {
+    this.sarHi.forget();
+    this.darHi.forget();
   }
 
   /** Back to the list, at its first element that is not done. */
@@ -179,6 +209,7 @@ export class EdmaSingle extends EdmaContext {
     // The next element to be put is on this lap or, behind the link, on the next one.
     const lapped = this.nextSlot < this.doneSlot;
     const ccs = lapped ? this.cycle ^ 1 : this.cycle;
+    this.forgetContext();
     this.aim(this.ll.bus + this.doneSlot * LL_BYTES, ccs !== 0 ? CTL_LLE | CTL_CCS : CTL_LLE);
     this.phase = REST;
   }

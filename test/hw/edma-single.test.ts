@@ -35,6 +35,7 @@ const cases: { name: string; options: Partial<ModelOptions>; rounds?: number }[]
   { name: "unrolled map", options: { dmaMap: "unroll" } },
   { name: "legacy map", options: { dmaMap: "legacy", atu: "viewport" } },
   { name: "HDMA-compatible map, memory above 4 GiB", options: { dmaMap: "compat", boardBase: 0x8_ffff_f000 } },
+  { name: "registers that are lost with every transfer", options: { faults: { contextLost: true } } },
   {
     name: "doorbells lost, data held and split, a doorbell to a channel that is not idle wedges it, strict",
     options: {
@@ -153,6 +154,8 @@ test("an address that nobody answers: the cause is told, the list that waited is
 class Registers implements Mmio {
   readonly size = 0x1200;
   readonly writes: [number, number][] = [];
+  /** what is in the channel's context */
+  readonly kept = new Map<number, number>();
   cs = 0;
   done = false;
   dead = false;
@@ -164,10 +167,11 @@ class Registers implements Mmio {
     if (this.dead) return 0xffffffff;
     if (off === this.context) return this.cs << CTL_CS_SHIFT;
     if (off === EDMA.RD_INT_STATUS) return this.done ? 1 << this.index : 0;
-    return 0;
+    return this.kept.get(off) ?? 0;
   }
   st32(off: number, value: number): void {
     this.writes.push([off, value >>> 0]);
+    this.kept.set(off, value >>> 0);
     if (off === EDMA.RD_INT_CLEAR && (value & (1 << this.index)) !== 0) this.done = false;
   }
   ld8 = this.ld32;
@@ -228,10 +232,12 @@ test("registers: done is cleared and LLE off before the addresses; the doorbell 
   // LLE is off already
   ch.put(76, 1, 2, 3, 4);
   ch.commit();
-  expect(io.writes.splice(0)).toEqual([[EDMA.RD_INT_CLEAR, 4], ...transfer, [EDMA.RD_DOORBELL, 2]] as [
+  // done of the one before is cleared behind the doorbell
+  expect(io.writes.splice(0)).toEqual([...transfer, [EDMA.RD_DOORBELL, 2], [EDMA.RD_INT_CLEAR, 4]] as [
     number,
     number,
   ][]);
+  expect([io.done, polls(ch, 1)]).toEqual([false, 1]);
   io.done = true;
   expect(polls(ch, 1)).toBe(2);
   // no slot was used so far; the list lies across 4 GiB, its first lap has cycle bit 1
@@ -243,6 +249,53 @@ test("registers: done is cleared and LLE off before the addresses; the doorbell 
     [at + EDMA_CH.CH_LLP_HI, 5],
     [EDMA.RD_DOORBELL, 2],
   ]);
+});
+
+test("upper halves that were seen to stay are left out, until the list or a new start put others there", () => {
+  const { io, ch, at } = bare();
+  io.cs = CS_STOPPED;
+  const single = (): number[] => {
+    io.writes.length = 0;
+    ch.put(8, 1, 2, 3, 4);
+    ch.commit();
+    io.done = true;
+    ch.progress();
+    return io.writes.map(([off]) => off - at).filter((off) => off === EDMA_CH.CH_SAR_HI || off === EDMA_CH.CH_DAR_HI);
+  };
+  const both: number[] = [EDMA_CH.CH_SAR_HI, EDMA_CH.CH_DAR_HI];
+  ch.arm(8, 1, 2, 3, 4);
+  ch.fire();
+  io.done = true;
+  polls(ch, 1);
+  for (let k = 0; k < 3; k++) expect(single()).toEqual(both);
+  for (let k = 0; k < 3; k++) expect(single()).toEqual([]);
+  // a transfer that was cut off
+  ch.put(8, 1, 2, 3, 4);
+  ch.commit();
+  io.writes.length = 0;
+  polls(ch, 64);
+  expect(io.writes.map(([off]) => off - at)).toContain(EDMA_CH.CH_SAR_HI);
+  io.done = true;
+  polls(ch, 1);
+  expect(single()).toEqual([]);
+  // a start over
+  expect(ch.recover()).toBe(0);
+  ch.arm(8, 1, 2, 3, 4);
+  expect(io.writes.slice(-1)).toEqual([[at + EDMA_CH.CH_DAR_HI, 4]]);
+  ch.fire();
+  io.done = true;
+  polls(ch, 1);
+  expect(single()).toEqual([]);
+  // a stretch of list
+  for (let k = 0; k < 2; k++) ch.put(8, 1, 2, 3, 4);
+  ch.commit();
+  const ld32 = io.ld32.bind(io);
+  io.ld32 = (off) => (off === at + EDMA_CH.CH_LLP_LO ? (0xffff_ffa0 + 2 * LL_BYTES) >>> 0 : ld32(off));
+  polls(ch, 64);
+  expect(ch.rests).toBe(true);
+  io.writes.length = 0;
+  ch.arm(8, 1, 2, 3, 4);
+  expect(io.writes.slice(-1)).toEqual([[at + EDMA_CH.CH_DAR_HI, 4]]);
 });
 
 test("back on the list behind its link and across 4 GiB: LLP is the next slot, CCS that of its lap", () => {

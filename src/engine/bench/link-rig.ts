@@ -6,6 +6,7 @@
 
 import { type Direction, type LinkModel, type LinkTiming, openLink } from "../../hw/model/open-model.ts";
 import type { LocalBuffers, NetPort } from "../../hw/net-port.ts";
+import { Draw } from "./draw.ts";
 import { HostBell } from "./host-bell.ts";
 import { benchPort } from "./rig.ts";
 import { buffersSpan, RING_SPAN, type Shape, Side } from "./side.ts";
@@ -46,6 +47,7 @@ export abstract class LinkRig {
 
   constructor(o: LinkRigOptions) {
     this.o = o;
+    this.varied = new Draw(o.seed + 1);
     const { shape } = o;
     const area = 2 * RING_SPAN + buffersSpan(shape, o.frameBytes, o.ring);
     const mib = (n: number): number => Math.ceil(n / 2 ** 20) * 2 ** 20;
@@ -63,18 +65,32 @@ export abstract class LinkRig {
       pageBusHi: null,
       learn: () => -1,
     };
-    this.port = benchPort(this.board, buffers, o.patch);
+    this.port = benchPort(this.board, buffers, o.patch, (queue) => {
+      if (queue === 0) this.tellBoard();
+    });
+  }
+
+  /** when the board's driver was told of frames last */
+  private toldAt = 0;
+
+  /** The board's driver gets an interrupt for frames. */
+  protected tellBoard(): void {
+    this.toldAt = this.now;
   }
 
   /** ns of the turn that have passed already */
   private passed = 0;
+  private readonly varied: Draw;
 
   /** Let the design work once; simulated time goes on. */
   protected abstract step(): void;
 
-  /** The time of one turn of the loop passes, `ns` where it is not a whole one. */
+  /**
+   * The time of one turn of the loop passes, `ns` where it is not a whole one, a quarter more or less. Were all of them as long, a
+   * look would come the same time after what it looks for in every lone frame of a row: up to a turn by chance, not half of one.
+   */
   protected pass(ns = this.o.turnNs): void {
-    const left = ns - this.passed;
+    const left = ns * (0.75 + this.varied.next(512) / 1024) - this.passed;
     this.passed = 0;
     if (left > 0) this.spend(left);
   }
@@ -136,7 +152,8 @@ export abstract class LinkRig {
 
   /**
    * One frame on an idle link. @param idleNs pause before it
-   * @returns ns from its hand-over until the receiver has it: towards the host when its interrupt is there
+   * @returns ns from its hand-over until the receiver has it: towards the host when its interrupt is there, towards the board when
+   * its driver is told, half a frame's CPU time later
    */
   lone(idleNs: number): number {
     const { host, board, o, model } = this;
@@ -150,6 +167,7 @@ export abstract class LinkRig {
     this.passed = until - this.now;
     if (this.passed > 0) this.spend(this.passed);
     host.rx.enableInterrupts();
+    board.rx.enableInterrupts();
     const seen = model.messages.count;
     const start = this.now;
     (toHost ? board : host).send(1);
@@ -160,7 +178,8 @@ export abstract class LinkRig {
       this.step();
     }
     if (this.now >= limit) throw new Error("bench: a lone frame did not arrive within 10 ms");
-    const end = toHost ? model.messages.at : this.now;
+    if (!toHost && this.toldAt < start) throw new Error("bench: the board's driver was not told of a lone frame");
+    const end = toHost ? model.messages.at : this.toldAt + o.frameNs / 2;
     this.drivers(false);
     return end - start;
   }

@@ -264,6 +264,7 @@ export class WindowRig extends LinkRig {
     this.toBoard.shift();
     for (let i = 0; i < f.heads.length; i++) this.eqRx.pushUsed(f.heads[i]!, f.lens[i]!);
     this.eqRx.publish();
+    this.tellBoard();
     this.hqTx.pushUsed(f.source, 0);
     this.hqTx.publish(this.message);
   }

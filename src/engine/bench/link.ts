@@ -11,6 +11,7 @@ import {
   preset,
 } from "../../hw/model/open-model.ts";
 import { TUNING } from "../tuning.ts";
+import { Draw } from "./draw.ts";
 import { EpnicRig, FULL, type Variant } from "./link-epnic.ts";
 import { type LinkRig, type LinkRigOptions, shapeOf } from "./link-rig.ts";
 import { WindowRig } from "./link-window.ts";
@@ -113,20 +114,6 @@ function openRig(design: Design, without: Without | null, o: LinkRigOptions): Li
   return new WindowRig(o, design === "edma-per-frame");
 }
 
-/** Seeded pauses between lone frames, so that polling meets them at every phase. */
-class Pauses {
-  private x: number;
-  constructor(seed: number) {
-    this.x = (seed ^ 0x9e3779b9) | 1;
-  }
-  next(below: number): number {
-    this.x ^= this.x << 13;
-    this.x ^= this.x >>> 17;
-    this.x ^= this.x << 5;
-    return (this.x >>> 0) % below;
-  }
-}
-
 function measureRow(
   timing: LinkTiming,
   design: Design,
@@ -187,7 +174,7 @@ function measureRow(
 
 /** Lone frames, sorted, ns. */
 function latencies(rig: LinkRig, seed: number): Float64Array {
-  const pauses = new Pauses(seed);
+  const pauses = new Draw(seed);
   const ns = new Float64Array(LONE_FRAMES);
   for (let i = 0; i < 20; i++) rig.lone(20_000 + pauses.next(10_000));
   for (let i = 0; i < LONE_FRAMES; i++) ns[i] = rig.lone(20_000 + pauses.next(10_000));

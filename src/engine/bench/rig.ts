@@ -37,8 +37,13 @@ export function blockFrames(o: RigOptions): number {
   return Math.max(o.batch, o.direction === "both" ? frames >> 1 : frames);
 }
 
-/** A board's interface whose driver is the bench. */
-export function benchPort(rings: Side, buffers: LocalBuffers, patch: boolean): NetPort {
+/** A board's interface whose driver is the bench. @param notify its interrupts, by queue */
+export function benchPort(
+  rings: Side,
+  buffers: LocalBuffers,
+  patch: boolean,
+  notify: (queue: number) => void = () => {},
+): NetPort {
   return {
     kind: "test",
     netdev: "",
@@ -54,7 +59,7 @@ export function benchPort(rings: Side, buffers: LocalBuffers, patch: boolean): N
     stop: () => {},
     turn: () => 0,
     copiedBytes: 0,
-    notify: () => {},
+    notify,
     setLink: () => {},
     waitFds: [],
     close: () => {},

@@ -287,9 +287,26 @@ export class ChannelModel {
   /** The element's data has moved: remember what it asked for, it is signalled at the next fetch. */
   executed(control: number): void {
     this.elements++;
+    if (this.lle === 0) this.#spent();
     const ask = control & (CTL_LIE | CTL_RIE);
     this.#pending = ask;
     this.#signalled = ask !== 0;
+  }
+
+  /** SAR and DAR are the next addresses, the size is what is left; of a list the next element overwrites them. */
+  #spent(): void {
+    if (this.#edma.faults.contextLost) {
+      this.size = this.sarLo = this.sarHi = this.darLo = this.darHi = 0;
+      return;
+    }
+    const size = this.size >>> 0;
+    const sar = (this.sarLo >>> 0) + size;
+    const dar = (this.darLo >>> 0) + size;
+    this.sarLo = sar | 0;
+    this.darLo = dar | 0;
+    if (sar > 0xffffffff) this.sarHi = (this.sarHi + 1) | 0;
+    if (dar > 0xffffffff) this.darHi = (this.darHi + 1) | 0;
+    this.size = 0;
   }
 
   /** The same with time: the next slot was read before, so it is signalled at once. */

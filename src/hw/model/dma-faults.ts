@@ -15,6 +15,8 @@ export interface DmaFaults {
   notIdleDoorbell: boolean;
   /** R-Car Gen4: read elements of 256 bytes and more are spoiled while Max_Read_Request_Size is above 128 */
   rcarReadRequest: boolean;
+  /** the registers of a single transfer read 0 when it is done */
+  contextLost: boolean;
 }
 
 export const NO_FAULTS: Readonly<DmaFaults> = {
@@ -23,4 +25,5 @@ export const NO_FAULTS: Readonly<DmaFaults> = {
   splitData: 0,
   notIdleDoorbell: false,
   rcarReadRequest: false,
+  contextLost: false,
 };
