@@ -82,13 +82,11 @@ function spread(values: readonly number[]): Spread {
  * @returns turns run
  */
 function block(rig: CpuRig): number {
-  const { dp, dma, turns } = rig;
+  const { dp, turns } = rig;
   let t = 0;
   while (t < turns) {
     const rc = dp.turn();
     if (rc < 0) fault(rig, rc);
-    // Nothing is taken off for it: timed in a loop of its own it took 1, 9 or 14 ns, as that happened to be compiled.
-    dma.show();
     t++;
     if (rc === 0) break;
   }

@@ -1,7 +1,8 @@
 /**
  * The eDMA that `bench cpu` runs against: registers in plain memory, and step(), which stands for the hardware
- * between two turns of the engine and is not timed. It obeys doorbells, the cycle bit and LLP, and moves ring words
+ * between two blocks of turns and is not timed. It obeys doorbells, the cycle bit and LLP, and moves ring words
  * (mirror fetches, used elements, indexes); payload is not moved, so that what is timed is the engine and nothing else.
+ * During a block the registers stand still, as a block is about as long as a round trip of a link: busy channels run.
  */
 import type { DmaMemory, DmaRegion } from "../../hw/dma-memory.ts";
 import {
@@ -26,7 +27,7 @@ import {
 } from "../../hw/edma.regs.ts";
 import { EdmaChannel } from "../../hw/edma-channel.ts";
 import { MappedMmio } from "../../hw/mapped-mmio.ts";
-import { copy, ld32, mapAnonymous, st32, unmap, view } from "../../hw/mem.ts";
+import { copy, ld32, mapAnonymous, st32, unmap } from "../../hw/mem.ts";
 
 /** what the doorbell register holds while nobody has rung */
 const SILENT = 0xffffffff;
@@ -50,42 +51,15 @@ class Lane {
   private ccs = 1;
   running = false;
   elements = 0;
-  /** put count and slot of the position that LLP shows */
-  private shownCount = 0;
-  private shownSlot = 0;
-  private readonly slots: number;
-  private readonly busLo: number;
-  // the registers that show() moves, as words of a view
-  private readonly words: Int32Array;
-  private readonly llpWord: number;
-  private readonly controlWord: number;
 
   constructor(regs: MappedMmio, isWrite: boolean, index: number, ll: DmaRegion) {
     this.isWrite = isWrite;
     this.ll = ll;
     this.channel = new EdmaChannel(regs, { map: "edma-unroll", isWrite, index }, ll);
     const context = regs.ptr + contextOffset(isWrite, index);
-    this.words = new Int32Array(view(regs.ptr, EDMA_UNROLL_SIZE));
-    this.controlWord = (contextOffset(isWrite, index) + EDMA_CH.CH_CONTROL1) >> 2;
-    this.llpWord = (contextOffset(isWrite, index) + EDMA_CH.CH_LLP_LO) >> 2;
     this.control = context + EDMA_CH.CH_CONTROL1;
     this.llp = context + EDMA_CH.CH_LLP_LO;
-    this.slots = Math.floor(ll.size / LL_BYTES) - 1;
-    this.busLo = ll.bus | 0;
     this.channel.start();
-  }
-
-  /** Show everything that was put as taken up; what it moves is moved by the next step(). */
-  show(): void {
-    const d = (this.channel.putCount - this.shownCount) | 0;
-    if (d === 0) return;
-    this.running = true;
-    this.shownCount = this.channel.putCount;
-    const slot = this.shownSlot + d;
-    this.shownSlot = slot < this.slots ? slot : slot - this.slots;
-    // Plain stores, they are inside the clock: the engine's loads are calls, so none of these can be put off past them.
-    this.words[this.llpWord] = (this.busLo + this.shownSlot * LL_BYTES) | 0;
-    this.words[this.controlWord] = (CS_RUNNING << CTL_CS_SHIFT) | CTL_CCS | CTL_LLE;
   }
 
   /** Take up everything whose cycle bit matches; stop when there is nothing new. */
@@ -119,8 +93,6 @@ class Lane {
     this.word = w;
     this.ccs = ccs;
     this.elements += done;
-    this.shownCount = this.channel.putCount;
-    this.shownSlot = w / LL_WORDS;
     const llp = this.ll.bus + (w / LL_WORDS) * LL_BYTES;
     st32(this.llp, llp | 0);
     if (done === 0) {
@@ -178,12 +150,6 @@ export class StandIn {
       this.lanes[2]!.running = true;
     }
     for (let i = 0; i < 3; i++) this.lanes[i]!.step(this.rings, this.boardPtr, this.boardBus);
-  }
-
-  /** Between the turns of one block: payload channels move on, ring fetches take until step(), as on a real link. */
-  show(): void {
-    this.lanes[0]!.show();
-    this.lanes[1]!.show();
   }
 
   /** elements taken up so far, all channels */
