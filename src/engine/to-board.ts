@@ -11,7 +11,7 @@ import { BARE, DROPPED, FEW, PairToBoard, REC_BYTES, REC_FILLS, REC_WORDS, RECOR
 import type { DirectionLimits } from "./tuning.ts";
 
 /** bytes of frames whose chains the host gets back together at the most */
-const OWED_BYTES = 131072;
+const OWED_BYTES = 192 * 1024;
 
 export class ToBoard extends PairToBoard {
   /** set by finish(): the board's driver wants to be told about used buffers */
