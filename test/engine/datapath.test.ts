@@ -120,30 +120,33 @@ describe("turns in which frames move", () => {
   });
 
   // With the header patched in place a lone frame takes the shortest way.
-  for (const [bytes, most, patch] of [
-    [100, 63, false],
-    [3000, 32, false],
-    [100, 63, true],
-    [3000, 32, true],
+  for (const [bytes, most, inflight] of [
+    [100, 63, 1024],
+    [3000, 63, 1024],
+    [6000, 32, 1024],
+    // half of what may be under way
+    [3000, 32, 192],
   ] as const)
-    test(`behind a full line no more than ${most} frames of ${bytes} bytes wait to be announced, patch ${patch}`, () => {
-      const limits = { burst: 64, inflightBytes: 1 << 20 };
-      const rig = new RingRig({ hostQueue: 256, boardQueue: 256, patch, limits });
-      for (let i = 0; i < 150; i++) rig.host.post([3100]);
-      rig.turns(60);
-      let seen = 0;
-      // the link stands still: only the data path has turns
-      for (let t = 0; t < 140; t++) {
-        rig.board.send(frame(12, bytes, t));
-        expect(rig.dp.turn()).toBeGreaterThan(0);
-        seen = Math.max(seen, rig.dp.hqRx.staged);
-      }
-      expect(seen).toBe(most);
-      rig.settle();
-      expect(rig.usedIdx(rig.host.rx)).toBe(140);
-      checked(rig);
-      rig.close();
-    });
+    for (const patch of [false, true])
+      test(`behind a full line no more than ${most} frames of ${bytes} bytes wait to be announced, ${inflight} KiB under way, patch ${patch}`, () => {
+        const limits = { burst: 64, inflightBytes: inflight << 10 };
+        const rig = new RingRig({ hostQueue: 256, boardQueue: 256, patch, limits });
+        for (let i = 0; i < 150; i++) rig.host.post([6100]);
+        rig.turns(60);
+        let seen = 0;
+        // the link stands still: only the data path has turns
+        for (let t = 0; t < 140; t++) {
+          rig.board.send(frame(12, bytes, t));
+          const rc = rig.dp.turn();
+          expect(rc).toBeGreaterThanOrEqual(t * (bytes + 12) < limits.inflightBytes ? 1 : 0);
+          seen = Math.max(seen, rig.dp.hqRx.staged);
+        }
+        expect(seen).toBe(most);
+        rig.settle();
+        expect(rig.usedIdx(rig.host.rx)).toBe(140);
+        checked(rig);
+        rig.close();
+      });
 
   test("a port that is not ready any more gets nothing from that turn on", () => {
     const rig = new RingRig({ hostQueue: 64, boardQueue: 64, patch: true });
