@@ -30,10 +30,11 @@ export interface RigOptions {
 
 /**
  * Frames that each sender hands over at once: the engine works on them in turns of `batch`. Where a batch is not longer, a block is
- * about 1 us: what interrupts this CPU some hundred times a second shall be in far less than one of a thousand.
+ * about 1 us, which one by one takes half as many frames: what interrupts this CPU some hundred times a second shall be in far less
+ * than one of a thousand.
  */
 export function blockFrames(o: RigOptions): number {
-  const frames = o.shape === "single" || o.frameBytes <= 9018 ? 16 : 4;
+  const frames = o.shape !== "single" && o.frameBytes > 9018 ? 4 : o.batch < 4 ? 16 : 32;
   return Math.max(o.batch, o.direction === "both" ? frames >> 1 : frames);
 }
 
