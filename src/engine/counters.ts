@@ -96,6 +96,11 @@ export const COUNTERS = [
   { name: "turns", unit: "turns", help: "Turns of the service loop" },
   { name: "sleeps", unit: "sleeps", help: "Times the idle loop went to sleep" },
   { name: "notices", unit: "notices", help: "Avail indices of the host that came with a notification" },
+  {
+    name: "prepared",
+    unit: "rounds",
+    help: "Rounds of lone frames that were prepared in registers and went without a list",
+  },
 ] as const satisfies readonly CounterDef[];
 
 export type CounterName = (typeof COUNTERS)[number]["name"];

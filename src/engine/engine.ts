@@ -274,6 +274,7 @@ class RunningEngine implements Engine {
     v[C.turns] = service.turns;
     v[C.sleeps] = this.sleeper.sleeps;
     v[C.notices] = hqTx.notices;
+    v[C.prepared] = hqTx.prepared;
     if (model !== null) {
       const n = model.violationCount();
       v[C.strict_violations] = n;

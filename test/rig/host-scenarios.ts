@@ -87,7 +87,7 @@ const notices: Scenario = {
       await Bun.sleep(200);
       const { counters } = c.board.stat();
       c.found.notes.push(
-        `${counters.notices} indices by notification, ${counters.to_board_frames} frames, ${counters.fetches} looks`,
+        `${counters.notices} indices by notification, ${counters.prepared} rounds prepared, ${counters.to_board_frames} frames, ${counters.fetches} looks`,
       );
       // A look may see an index before its notification is read, now and then.
       const least = taken ? NOTICE_PINGS / 2 : 0;
