@@ -96,6 +96,8 @@ const notices: Scenario = {
           c,
           `${counters.notices} indices came with notifications, expected ${taken ? `${least} or more` : "none"}`,
         );
+      if ((counters.prepared ?? 0) < least)
+        throw failure(c, `${counters.prepared} rounds of lone frames were prepared, expected ${least} or more`);
       await check.tcp(c, 2);
       await check.checksums(c, 8);
       await check.rebind(c, 3);
