@@ -254,3 +254,62 @@ describe("frames larger than what the board gives", () => {
     finish(rig);
   });
 });
+
+describe("what landed: the board's driver is told before anything for the host is put", () => {
+  const cases = [
+    ["a lone frame", 1, false],
+    ["several", 5, false],
+    ["while the pair drains", 5, true],
+  ] as const;
+  for (const [name, frames, draining] of cases)
+    test(name, () => {
+      const rig = new RingRig();
+      for (let i = 0; i < frames; i++) rig.board.post([300]);
+      rig.turns(30);
+      for (let i = 0; i < frames; i++) rig.host.send(frame(12, 100, i), undefined, true);
+      rig.host.tx.publish();
+      // everything is on its way over the read channel
+      for (let t = 0; t < 100 && rig.dp.toBoard.frames < frames; t++) rig.turns(1);
+      const { write, dp, port, host, board } = rig;
+      /** [elements put in the turn so far, the board's used index, the host's] at each notification */
+      const told: number[][] = [];
+      let before = write.putCount;
+      port.notify = (queue) => {
+        expect(queue).toBe(0);
+        told.push([write.putCount - before, rig.usedIdx(board.rx), rig.usedIdx(host.tx)]);
+      };
+      let put = 0;
+      for (let t = 0; t < 100 && told.length === 0; t++) {
+        rig.model.turn();
+        before = write.putCount;
+        expect(draining ? dp.drain() : dp.turn()).toBeGreaterThanOrEqual(0);
+        put = write.putCount - before;
+      }
+      expect(told).toEqual([[0, frames, 0]]);
+      // used elements, index and interrupt, in the same turn
+      expect(put).toBe(3);
+      for (let t = 0; t < 40; t++) {
+        rig.model.turn();
+        expect(draining ? dp.drain() : dp.turn()).toBeGreaterThanOrEqual(0);
+      }
+      expect([told.length, rig.usedIdx(host.tx), dp.toBoard.outstanding]).toEqual([1, frames, 0]);
+      finish(rig);
+    });
+
+  test("it is not told where it does not want to be, the host gets its chains all the same", () => {
+    for (const draining of [false, true]) {
+      const rig = new RingRig();
+      rig.board.post([300]);
+      rig.setInterruptFlag(rig.board.rx, true);
+      rig.host.send(frame(12, 100));
+      for (let t = 0; t < 100 && rig.dp.toBoard.frames < 1; t++) rig.turns(1);
+      for (let t = 0; t < 60; t++) {
+        rig.model.turn();
+        expect(draining ? rig.dp.drain() : rig.dp.turn()).toBeGreaterThanOrEqual(0);
+      }
+      expect([rig.notified, rig.usedIdx(rig.board.rx), rig.usedIdx(rig.host.tx)]).toEqual([[], 1, 1]);
+      expect([rig.dp.boardInterrupts, rig.dp.toBoard.outstanding]).toEqual([0, 0]);
+      finish(rig);
+    }
+  });
+});
