@@ -267,3 +267,76 @@ test("nothing is prepared for a driver that is not heard", () => {
   expect([rig.fetch.armed, rig.read.armed, rig.dp.hqTx.prepared]).toEqual([false, false, 0]);
   rig.close();
 });
+
+test("one descriptor is asked for behind eight guesses in a row whose first was right, two behind one where it was not; a pause is made behind two that were wrong", () => {
+  const rig = rigOf({});
+  prepare(rig);
+  const { tx } = rig.host;
+  const heads: number[] = [];
+  /** A lone frame's round that was prepared. @returns bytes of descriptors that it read at once, and reads behind them */
+  const round = (): number[] => {
+    for (let t = 0; t < 400 && !(rig.fetch.armed && rig.read.armed); t++) rig.turns(1);
+    const { prepared } = rig.dp.hqTx;
+    rig.trace.length = 0;
+    const buffer = rig.board.post([300]);
+    const f = frame(12, 100, heads.length);
+    heads.push(rig.host.send(f).head);
+    rig.tell();
+    rig.settle();
+    expect(rig.board.gather(buffer, 112)).toEqual(withBuffers(f, 1));
+    while (rig.board.rx.take() >= 0);
+    const lens = rig.trace.filter((x) => x.what === "tx.desc").map((x) => x.len);
+    return [rig.dp.hqTx.prepared - prepared, ...lens];
+  };
+  const again = (): number[] => {
+    const r = round();
+    while (tx.take() >= 0);
+    return r;
+  };
+  /** Rounds of the same head until one descriptor is asked for. */
+  const narrows = (): number => {
+    for (let n = 0; n < 20; n++) {
+      const r = again();
+      if (r[1] === 16) return n;
+      expect(r).toEqual([1, 32]);
+    }
+    return -1;
+  };
+  // The driver hands out what it got back last. Where it has not taken that back yet it uses the next one: right, but not by
+  // the first.
+  for (let n = 0; n < 3; n++) expect(again()).toEqual([1, 32]);
+  expect([round(), round()]).toEqual([
+    [1, 32],
+    [1, 32],
+  ]);
+  expect(heads.slice(-3)).toEqual([0, 0, 1]);
+  while (tx.take() >= 0);
+  expect(narrows()).toBe(8);
+  for (let n = 0; n < 20; n++) expect(again()).toEqual([1, 16]);
+  // Another one is asked for on its own, and then two again.
+  const other = (least: number): void => {
+    expect([round(), round()]).toEqual([
+      [1, least],
+      [1, least, 16],
+    ]);
+    expect(heads.at(-1)).not.toBe(heads.at(-2)!);
+    while (tx.take() >= 0);
+  };
+  other(16);
+  expect(narrows()).toBe(8);
+  other(16);
+  expect(heads.at(-1)).toBe(1);
+  // Nor was one of the two: nothing is guessed for a while.
+  other(32);
+  for (let n = 0; n < 64; n++) expect([n, ...again()]).toEqual([n, 0, 16]);
+  expect(again()).toEqual([1, 32]);
+  // A new life begins with two.
+  while (narrows() < 0);
+  expect(rig.dp.detach()).toBe(0);
+  for (const r of [rig.host.rx, tx, rig.board.rx, rig.board.tx]) r.reset();
+  rig.port.generation++;
+  rig.attach();
+  prepare(rig);
+  expect(again()).toEqual([1, 32]);
+  rig.close();
+});
