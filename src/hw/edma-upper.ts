@@ -3,7 +3,7 @@
  *
  * Registers of SoCs that are published say that SAR and DAR are the next addresses and grow as a transfer moves on, so an
  * upper half stays as it is while the lower one does not overflow, and memory is mostly used in one stretch of 4 GiB. This is
- * not built on words: some transfers long the register is read back, off the way of any frame, and only a half that was
+ * not built on words: some transfers long the register is read back, and only a half that was
  * seen to stay counts as held. A list puts its elements' addresses there.
  */
 import type { Mmio } from "./mmio.ts";

@@ -63,6 +63,8 @@ test("a core that loses it: written every time, and not asked again", () => {
   const z = new UpperHalf(zero, OFF);
   transfers(zero, z, 10, 0, () => 0);
   expect(transfers(zero, z, 20, 3, () => 0)).toEqual([20, 1]);
+  // nor is it believed any more once another one was lost
+  expect(transfers(zero, z, 5, 0, () => 0)).toEqual([5, 0]);
 });
 
 test("a transfer across 4 GiB, or anything else in the registers: written", () => {
