@@ -176,9 +176,11 @@ export class EdmaSingle extends EdmaContext {
       return 0;
     }
     if (status === CS_HALTED) return this.fail(0);
+    const done = d.ld32(this.intStatusOff);
+    if (done === 0xffffffff) return this.fail(CAUSE_GONE);
     // Stopped may be from before the doorbell, or not wholly idle yet. LIE raises the status with the interrupt masked; on a
     // core that did not show it so, the channel has to stand still for a while.
-    if ((d.ld32(this.intStatusOff) & (1 << this.index)) !== 0) this.tells = true;
+    if ((done & (1 << this.index)) !== 0) this.tells = true;
     else if (++this.stops < (this.acked && !this.tells ? SETTLE : HOLD)) return 0;
     else if (this.tells) {
       // It never began, or was cut off with the engine. Once more does no harm: what it brings is not believed before. But

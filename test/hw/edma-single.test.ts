@@ -298,6 +298,64 @@ test("upper halves that were seen to stay are left out, until the list or a new 
   expect(io.writes.slice(-1)).toEqual([[at + EDMA_CH.CH_DAR_HI, 4]]);
 });
 
+test("a transfer across 4 GiB of one side: that side's upper half is written for the next one", () => {
+  const { io, ch, at } = bare();
+  io.cs = CS_STOPPED;
+  const single = (sar: number, dar: number): number[] => {
+    io.writes.length = 0;
+    ch.put(8, sar, 2, dar, 4);
+    ch.commit();
+    io.done = true;
+    ch.progress();
+    return io.writes.map(([off]) => off - at).filter((off) => off === EDMA_CH.CH_SAR_HI || off === EDMA_CH.CH_DAR_HI);
+  };
+  ch.arm(8, 1, 2, 3, 4);
+  ch.fire();
+  io.done = true;
+  polls(ch, 1);
+  for (let k = 0; k < 4; k++) single(1, 3);
+  const [below, across] = [-8, -4];
+  for (const [sar, dar, next] of [
+    [1, 3, []],
+    [across, 3, [EDMA_CH.CH_SAR_HI]],
+    [1, across, [EDMA_CH.CH_DAR_HI]],
+    // up to the border is across: the next address is behind it
+    [below, below - 1, [EDMA_CH.CH_SAR_HI]],
+    [across, below, [EDMA_CH.CH_SAR_HI, EDMA_CH.CH_DAR_HI]],
+  ] as const) {
+    expect([sar, dar, single(sar, dar)]).toEqual([sar, dar, []]);
+    expect([sar, dar, single(1, 3)]).toEqual([sar, dar, [...next]]);
+  }
+});
+
+test("the model's registers behind a single transfer: the next addresses across 4 GiB, or nothing where they are lost", () => {
+  for (const contextLost of [false, true]) {
+    const { model, ctrl } = plug({ dmaMap: "compat", boardBase: 0x8_fff0_0000, faults: { contextLost } });
+    const edma = new Edma(ctrl);
+    // something that has the border in it
+    const mem = ctrl.memory.alloc("m", 2 << 20, 4096);
+    const at = 0x9_0000_0000 - mem.bus;
+    expect(at >= 16 && at + 16 <= mem.size).toBe(true);
+    for (const isWrite of [false, true]) {
+      const ch = edma.open(isWrite, 0, 16) as EdmaChannel;
+      if (isWrite) ch.arm(8, -4, 8, 0x2000_0000, 1);
+      else ch.arm(8, 0x2000_0000, 1, -4, 8);
+      ch.fire();
+      for (let i = 0; i < 8; i++) {
+        ctrl.turn();
+        expect(ch.progress()).toBe(0);
+      }
+      expect(ch.doneCount).toBe(1);
+      const c = (isWrite ? model.edma.writeChannels : model.edma.readChannels)[0]!;
+      const [host, board] = contextLost ? [0, 0] : [0x1_2000_0008, 0x9_0000_0004];
+      const bus = (lo: number, hi: number): number => (hi >>> 0) * 2 ** 32 + (lo >>> 0);
+      expect([bus(c.sarLo, c.sarHi), bus(c.darLo, c.darHi), c.size]).toEqual(
+        isWrite ? [board, host, 0] : [host, board, 0],
+      );
+    }
+  }
+});
+
 test("back on the list behind its link and across 4 GiB: LLP is the next slot, CCS that of its lap", () => {
   const { io, ch, at } = bare();
   // five elements by the list: engine and driver are at slot 5 of 7
@@ -443,6 +501,38 @@ test("what waits on the list behind a single transfer asks for done at its end, 
   }
 });
 
+test("done that came before it was cleared behind the doorbell is lost: the transfer is not taken for landed, it goes once more", () => {
+  const { io, ch, at } = bare();
+  io.cs = CS_STOPPED;
+  ch.arm(8, 1, 2, 3, 4);
+  ch.fire();
+  io.done = true;
+  expect(polls(ch, 1)).toBe(1);
+  // this thread stands still between the two stores for as long as a transfer takes
+  const st32 = io.st32.bind(io);
+  io.st32 = (off, value) => {
+    st32(off, value);
+    if (off === EDMA.RD_DOORBELL) io.done = true;
+  };
+  ch.put(8, 5, 6, 7, 8);
+  ch.commit();
+  io.st32 = st32;
+  io.writes.length = 0;
+  expect([io.done, polls(ch, 63), ch.rerings]).toEqual([false, 1, 0]);
+  expect([polls(ch, 1), ch.rerings]).toEqual([1, 1]);
+  expect(io.writes).toEqual([
+    [EDMA.RD_INT_CLEAR, 4],
+    [at + EDMA_CH.CH_SIZE, 8],
+    [at + EDMA_CH.CH_SAR_LO, 5],
+    [at + EDMA_CH.CH_SAR_HI, 6],
+    [at + EDMA_CH.CH_DAR_LO, 7],
+    [at + EDMA_CH.CH_DAR_HI, 8],
+    [EDMA.RD_DOORBELL, 2],
+  ]);
+  io.done = true;
+  expect([polls(ch, 1), ch.rests]).toEqual([2, true]);
+});
+
 test("halted, and registers that are gone, are aborts", () => {
   const { io, ch } = bare();
   ch.arm(8, 1, 2, 3, 4);
@@ -451,6 +541,23 @@ test("halted, and registers that are gone, are aborts", () => {
   expect([ch.progress(), ch.doneCount]).toEqual([CH_ABORT, 0]);
   io.dead = true;
   expect([ch.progress(), ch.lastError]).toEqual([CH_ABORT, CAUSE_GONE]);
+});
+
+test("registers that go between the look at the channel and at done: nothing has landed, and the core is not taken for one that tells", () => {
+  const { io, ch } = bare();
+  io.cs = CS_STOPPED;
+  ch.arm(8, 1, 2, 3, 4);
+  ch.fire();
+  const ld32 = io.ld32.bind(io);
+  io.ld32 = (off) => (off === EDMA.RD_INT_STATUS ? 0xffffffff : ld32(off));
+  expect([ch.progress(), ch.lastError, ch.doneCount]).toEqual([CH_ABORT, CAUSE_GONE, 0]);
+  io.ld32 = ld32;
+  expect(ch.recover()).toBe(0);
+  const before = ch.doneCount;
+  ch.arm(8, 1, 2, 3, 4);
+  ch.fire();
+  // on this one done is never shown, so it has to stand still
+  expect([polls(ch, 64) - before, ch.rerings]).toEqual([1, 0]);
 });
 
 test("legacy map: the channel is selected before its context is written or read", () => {
