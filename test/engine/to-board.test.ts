@@ -279,12 +279,15 @@ describe("what landed: the board's driver is told before anything for the host i
         told.push([write.putCount - before, rig.usedIdx(board.rx), rig.usedIdx(host.tx)]);
       };
       let put = 0;
+      let rc = 0;
       for (let t = 0; t < 100 && told.length === 0; t++) {
         rig.model.turn();
         before = write.putCount;
-        expect(draining ? dp.drain() : dp.turn()).toBeGreaterThanOrEqual(0);
+        rc = draining ? dp.drain() : dp.turn();
+        expect(rc).toBeGreaterThanOrEqual(0);
         put = write.putCount - before;
       }
+      if (!draining) expect(rc).toBe(frames);
       expect(told).toEqual([[0, frames, 0]]);
       // used elements, index and interrupt, in the same turn
       expect(put).toBe(3);
