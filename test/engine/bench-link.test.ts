@@ -185,6 +185,12 @@ test("a lone frame from the host: two and a half round trips, its bytes, six sto
   }
 });
 
+test("a lone frame's CPU time is in its latency once where all of it comes before the board's driver is told", () => {
+  const least = (frameNs: number): number =>
+    pick(rows({ designs: ["memcpy-window"], frameNs }), { direction: "host_to_ep" }).latency_steps_us![0]! * 1000;
+  expect(Math.abs(least(1000) - least(0) - 1000)).toBeLessThan(100);
+});
+
 test("a lone frame from the host finds the payload's channel at rest, or running, however slow the board's CPU is", () => {
   for (const [turnNs, us] of [
     [60, 2.36],

@@ -66,16 +66,16 @@ export abstract class LinkRig {
       learn: () => -1,
     };
     this.port = benchPort(this.board, buffers, o.patch, (queue) => {
-      if (queue === 0) this.tellBoard();
+      if (queue === 0) this.tellBoard(o.frameNs / 2);
     });
   }
 
   /** when the board's driver was told of frames last */
   private toldAt = 0;
 
-  /** The board's driver gets an interrupt for frames. */
-  protected tellBoard(): void {
-    this.toldAt = this.now;
+  /** The board's driver gets an interrupt for frames. @param ns CPU time of theirs that comes before it and is not spent yet */
+  protected tellBoard(ns: number): void {
+    this.toldAt = this.now + ns;
   }
 
   /** ns of the turn that have passed already */
@@ -153,7 +153,7 @@ export abstract class LinkRig {
   /**
    * One frame on an idle link. @param idleNs pause before it
    * @returns ns from its hand-over until the receiver has it: towards the host when its interrupt is there, towards the board when
-   * its driver is told, half a frame's CPU time later
+   * its driver is told
    */
   lone(idleNs: number): number {
     const { host, board, o, model } = this;
@@ -179,7 +179,7 @@ export abstract class LinkRig {
     }
     if (this.now >= limit) throw new Error("bench: a lone frame did not arrive within 10 ms");
     if (!toHost && this.toldAt < start) throw new Error("bench: the board's driver was not told of a lone frame");
-    const end = toHost ? model.messages.at : this.toldAt + o.frameNs / 2;
+    const end = toHost ? model.messages.at : this.toldAt;
     this.drivers(false);
     return end - start;
   }

@@ -264,7 +264,8 @@ export class WindowRig extends LinkRig {
     this.toBoard.shift();
     for (let i = 0; i < f.heads.length; i++) this.eqRx.pushUsed(f.heads[i]!, f.lens[i]!);
     this.eqRx.publish();
-    this.tellBoard();
+    // A frame's CPU time was spent when it was begun.
+    this.tellBoard(0);
     this.hqTx.pushUsed(f.source, 0);
     this.hqTx.publish(this.message);
   }
