@@ -115,7 +115,7 @@ export class CpuRig {
     };
     const port = benchPort(this.board, buffers, true);
     const { write, read, fetch } = this.dma;
-    // The stand-in shows payload channels as done before it has moved anything, so ring fetches must keep off them.
+    // Without an idle channel of the payload's: ring fetches keep off it.
     const irq = new Interrupts(memory, null, null, 1);
     this.dp = new DataPath(
       { memory },
