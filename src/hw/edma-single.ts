@@ -99,6 +99,8 @@ export class EdmaSingle extends EdmaContext {
   arm(size: number, sarLo: number, sarHi: number, darLo: number, darHi: number): boolean {
     if (!this.rests || this.putting) return false;
     this.clearDone();
+    // No frame waits for this: so what is left out later stands on everything having been written one transfer before.
+    this.forgetContext();
     this.prepare(size, sarLo, sarHi, darLo, darHi);
     this.phase = ARMED;
     return true;

@@ -278,6 +278,11 @@ test("upper halves that were seen to stay are left out, until the list or a new 
   io.done = true;
   polls(ch, 1);
   expect(single()).toEqual([]);
+  // what is prepared is written whole, whatever is known
+  io.writes.length = 0;
+  ch.arm(8, 1, 2, 3, 4);
+  expect(io.writes.map(([off]) => off - at)).toEqual(expect.arrayContaining(both));
+  expect(single()).toEqual([]);
   // a start over
   expect(ch.recover()).toBe(0);
   ch.arm(8, 1, 2, 3, 4);
