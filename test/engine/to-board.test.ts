@@ -316,3 +316,35 @@ describe("what landed: the board's driver is told before anything for the host i
     }
   });
 });
+
+test("while more is under way the host's chains go back together: 64, or 192 KiB of them", () => {
+  for (const [bytes, most] of [
+    [100, 63],
+    [6000, 32],
+    [12000, 16],
+  ] as const) {
+    const rig = new RingRig({
+      hostQueue: 256,
+      boardQueue: 256,
+      limits: { burst: 8, inflightBytes: 4 << 20 },
+      // one frame or so lands in a turn
+      model: { faults: { holdFetched: 0.9, splitData: 0.8 } },
+    });
+    for (let i = 0; i < 200; i++) rig.board.post([12100]);
+    rig.turns(40);
+    for (let i = 0; i < 200; i++) rig.host.send(frame(12, bytes, i), undefined, true);
+    rig.host.tx.publish();
+    const { hqTx } = rig.dp;
+    let seen = 0;
+    let groups = 0;
+    for (let t = 0; t < 4000; t++) {
+      const before = hqTx.published;
+      rig.turns(1);
+      if (hqTx.staged > seen) seen = hqTx.staged;
+      if (hqTx.published !== before) groups++;
+    }
+    expect([bytes, seen, rig.usedIdx(rig.board.rx), rig.usedIdx(rig.host.tx)]).toEqual([bytes, most, 200, 200]);
+    expect(groups).toBeLessThanOrEqual(200 / (most + 1) + 1);
+    finish(rig);
+  }
+});
