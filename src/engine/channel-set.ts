@@ -45,12 +45,19 @@ export class ChannelSet implements Channels {
 
   /** Cut off what the hardware has not begun, on all of them. @returns 0 or a negative code */
   recover(): number {
-    const { write, read, fetch } = this;
-    let rc = OK;
-    if (write.recover() < 0) rc = this.stuck(write);
-    if (read.recover() < 0) rc = this.stuck(read);
-    if (fetch !== read && fetch.recover() < 0) rc = this.stuck(fetch);
-    return rc;
+    const { write } = this;
+    const rc = this.recoverReads();
+    return write.recover() < 0 ? this.stuck(write) : rc;
+  }
+
+  /** The same on the read channels: none is cut off alone, see DmaChannel.halt(). @returns 0 or a negative code */
+  recoverReads(): number {
+    const { read, fetch } = this;
+    const a = read.halt();
+    const b = fetch === read ? a : fetch.halt();
+    if (a === 0) read.start();
+    if (fetch !== read && b === 0) fetch.start();
+    return a < 0 ? this.stuck(read) : b < 0 ? this.stuck(fetch) : OK;
   }
 
   /** All channels at rest. */

@@ -166,9 +166,10 @@ export class DataPathLife {
   protected boardReset(): number {
     const { read } = this.ch;
     if (read.putCount !== read.doneCount) {
-      if (read.recover() < 0) return this.channelFault(this.ch.stuck(read));
+      const rc = this.ch.recoverReads();
+      if (rc < 0) return this.channelFault(rc);
       this.header?.lost();
-      // Ring contents may be under way on any read channel.
+      // Ring contents that were under way are lost.
       this.hqRx.refetch();
       this.hqTx.refetch();
     }

@@ -58,7 +58,14 @@ export interface DmaChannel {
   lastError: number;
   /** lost doorbells re-rung so far */
   rerings: number;
-  /** Stop, wait until idle and start over with an empty list. Outstanding elements are lost; counts are kept equal. @returns 0 or CH_STUCK */
+  /**
+   * Stop at once; outstanding elements are lost. The engine enable is one bit for a direction, so its other channels stop too: halt all of
+   * them, then start() them, as nothing is known of what that does to their registers. @returns 0 or CH_STUCK: it does not come to rest
+   */
+  halt(): number;
+  /** Begin with an empty list, behind halt(); counts are kept and become equal. */
+  start(): void;
+  /** Both, for a channel whose direction has no other one at work. @returns 0 or CH_STUCK */
   recover(): number;
   /** Mask interrupts, let outstanding elements finish or stop the channel; used by a clean stop. */
   quiesce(): number;

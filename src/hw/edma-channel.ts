@@ -180,14 +180,16 @@ export class EdmaChannel extends EdmaSingle implements DmaChannel {
     return rc;
   }
 
-  /**
-   * The engine enable is one bit for all channels of the direction: the others stop too; their own progress() rings
-   * them again. The databook's procedure is not public; this is disable, wait, clear, start over.
-   */
+  /** The databook's procedure is not public; with start() this is disable, wait, clear, start over. */
+  halt(): number {
+    return this.disable() ? 0 : CH_STUCK;
+  }
+
+  /** Of other channels in the direction, those that were not halted: their own progress() rings them again. */
   recover(): number {
-    if (!this.disable()) return CH_STUCK;
-    this.start();
-    return 0;
+    const rc = this.halt();
+    if (rc === 0) this.start();
+    return rc;
   }
 
   /** @returns 0 stopped with everything landed, CH_ABORT halted on an error, CH_STUCK had to be stopped and may not be */

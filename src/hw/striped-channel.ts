@@ -192,17 +192,26 @@ export class StripedChannel implements DmaChannel {
     return rc;
   }
 
-  recover(): number {
-    const { a, b } = this;
-    // The engine enable is one bit for a direction: both have stopped after the first.
-    const rc = a.recover();
-    const other = b.recover();
-    this.lane = a;
+  halt(): number {
+    const rc = this.a.halt();
+    const other = this.b.halt();
+    return rc < 0 ? rc : other;
+  }
+
+  start(): void {
+    this.a.start();
+    this.b.start();
+    this.lane = this.a;
     this.holding = false;
     this.heldFirst = this.heldLast;
     this.runFirst = this.runLast;
     this.closed = this.doneCount = this.putCount;
-    return rc < 0 ? rc : other;
+  }
+
+  recover(): number {
+    const rc = this.halt();
+    if (rc === 0) this.start();
+    return rc;
   }
 
   quiesce(): number {

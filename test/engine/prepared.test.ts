@@ -11,6 +11,7 @@ const KINDS: [string, Partial<RingRigOptions>][] = [
   ["event index", { eventIdx: true }],
   ["viewport maps", { model: { dmaMap: "legacy", atu: "viewport" } }],
   ["lost doorbells, data in pieces", { model: { faults: { lostDoorbell: 0.3, splitData: 0.5 } } }],
+  ["registers are lost", { model: { faults: { contextLost: true } } }],
   ["doorbells only for the idle", { model: { faults: { notIdleDoorbell: true } } }],
 ];
 /** turns from a notification until its frame has landed, and some */

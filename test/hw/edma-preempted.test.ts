@@ -105,6 +105,8 @@ for (const [name, options] of KINDS)
           if (n < SLOT && mem.u8[to + n] !== 0xee) throw new Error(`element ${checked}: written past its ${n} bytes`);
         }
       };
+      // Where registers are lost with the engine's switch, channels are halted together.
+      const switched = options.faults?.contextLost === true ? 0 : 0.002;
       p.on = true;
       for (let turn = 0; fired < ROUNDS; turn++) {
         if (turn > 400 * ROUNDS) throw new Error(`stands still at ${checked}\n${dumpController(ctrl, true)}`);
@@ -112,7 +114,7 @@ for (const [name, options] of KINDS)
         if (ch.progress() !== 0) throw new Error(`abort: ${causeText(ch.lastError)}`);
         check();
         const q = r();
-        if (r() < 0.002 && (ch.alone || ch.rests)) expect(other.recover()).toBe(0);
+        if (r() < switched && (ch.alone || ch.rests)) expect(other.recover()).toBe(0);
         else if (ch.armed && q < 0.5) {
           ch.fire();
           put++;

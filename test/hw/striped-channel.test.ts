@@ -1,6 +1,6 @@
 /** Two write channels as one: whatever the two lanes do, what was gathered reaches the host after everything before it. */
 import { expect, test } from "bun:test";
-import { CH_ABORT, type DmaChannel } from "../../src/hw/dma-channel.ts";
+import { CH_ABORT, CH_STUCK, type DmaChannel } from "../../src/hw/dma-channel.ts";
 import { putEach } from "../../src/hw/pieces.ts";
 import { StripedChannel } from "../../src/hw/striped-channel.ts";
 
@@ -52,11 +52,23 @@ class Lane implements DmaChannel {
     this.shown = this.executed;
     return 0;
   }
-  recover(): number {
+  halts = 0;
+  /** what halt() says */
+  rest = 0;
+  /** both lanes of the direction */
+  pair: Lane[] = [];
+  halt(): number {
+    this.halts++;
+    return this.rest;
+  }
+  start(): void {
+    for (const lane of this.pair) expect(lane.halts).toBeGreaterThan(0);
     this.put_.length = this.committed = this.executed = this.shown = 0;
     this.doneCount = this.putCount;
     this.abort = false;
-    return 0;
+  }
+  recover(): number {
+    throw new Error("one lane alone");
   }
   quiesce(): number {
     return 0;
@@ -79,6 +91,7 @@ function rig(from = 0) {
   const a = new Lane(0, (id) => executed.push(id), from);
   const b = new Lane(1, (id) => executed.push(id), from);
   const ch = new StripedChannel(a, b);
+  a.pair = b.pair = [a, b];
   return { a, b, ch, executed };
 }
 /** An element whose size is its number, every third one by way of putPieces(). */
@@ -219,6 +232,9 @@ test("an abort on either lane is told; recover() forgets what was held", () => {
     x[which].lastError = 42;
     expect(x.ch.progress()).toBe(CH_ABORT);
     expect(x.ch.lastError).toBe(42);
+    x[which].rest = CH_STUCK;
+    expect([x.ch.recover(), x[which].abort]).toEqual([CH_STUCK, true]);
+    x[which].rest = 0;
     expect(x.ch.recover()).toBe(0);
     expect(x.ch.doneCount).toBe(x.ch.putCount);
     put(x.ch, 12);

@@ -143,7 +143,7 @@ export class RingRig {
     this.fetch = this.edma.readChannels > 1 ? this.edma.open(false, 1, 2000) : this.read;
     for (const ch of new Set([this.write, this.read, this.fetch])) {
       ch.putCount = o.count;
-      ch.recover();
+      ch.start();
     }
     const area: DmaRegion = ctrl.memory.alloc("eq.test", 16 << 20, 4096);
     this.board = new Side(area.bus, area.u8, area.ptr, o.boardQueue, false, false, this.model.board.shadow);

@@ -146,9 +146,15 @@ export class NoteChannel implements DmaChannel {
   land(): void {
     this.doneCount = this.putCount;
   }
-  recover(): number {
-    this.doneCount = this.putCount;
+  halt(): number {
     return 0;
+  }
+  start(): void {
+    this.doneCount = this.putCount;
+  }
+  recover(): number {
+    this.start();
+    return this.halt();
   }
   quiesce(): number {
     return 0;

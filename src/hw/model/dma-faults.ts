@@ -15,7 +15,7 @@ export interface DmaFaults {
   notIdleDoorbell: boolean;
   /** R-Car Gen4: read elements of 256 bytes and more are spoiled while Max_Read_Request_Size is above 128 */
   rcarReadRequest: boolean;
-  /** the registers of a single transfer read 0 when it is done */
+  /** the registers of a single transfer read 0 when it is done, those of all channels of a direction when its engine is switched off */
   contextLost: boolean;
 }
 

@@ -214,10 +214,16 @@ export class EdmaModel {
         if (bits === undefined) return;
         const now = ((this.#regs[off >> 2]! & ~lanes) | v) & bits;
         this.#regs[off >> 2] = now;
-        if (off === EDMA.WR_ENGINE_EN && now === 0) for (const c of this.writeChannels) c.rest();
-        if (off === EDMA.RD_ENGINE_EN && now === 0) for (const c of this.readChannels) c.rest();
+        if (off === EDMA.WR_ENGINE_EN && now === 0) this.#switchedOff(this.writeChannels);
+        if (off === EDMA.RD_ENGINE_EN && now === 0) this.#switchedOff(this.readChannels);
       }
     }
+  }
+
+  #switchedOff(channels: readonly ChannelModel[]): void {
+    for (const c of channels)
+      if (this.faults.contextLost) c.reset();
+      else c.rest();
   }
 
   /** Whether the channel has power; only the HDMA-compatible map has a switch for it. */
