@@ -3,7 +3,7 @@ export class Draw {
   private x: number;
 
   constructor(seed: number) {
-    this.x = (seed ^ 0x9e3779b9) | 1;
+    this.x = Math.imul(seed, 0x9e3779b1) ^ 0x5bd1e995 || 1;
   }
 
   /** @returns an integer 0 .. below - 1 */

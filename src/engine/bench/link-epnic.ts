@@ -75,7 +75,7 @@ export class EpnicRig extends LinkRig {
   }
 
   protected step(): void {
-    this.pass(this.turnNs);
+    this.pass();
     const rc = this.dp.turn();
     if (rc < 0) throw new Error(`bench: code ${rc}, ${this.dp.culprit} a=${this.dp.a} b=${this.dp.b}`);
     // A frame counts as work when it is begun and again when it is finished.

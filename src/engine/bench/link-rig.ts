@@ -78,24 +78,27 @@ export abstract class LinkRig {
     this.toldAt = this.now + ns;
   }
 
-  /** ns of the turn that have passed already */
-  private passed = 0;
-  private readonly varied: Draw;
-
   /** Let the design work once; simulated time goes on. */
   protected abstract step(): void;
 
+  /** ns of the next turn that have passed already; below 0, what a busy one before it still takes */
+  private passed = 0;
+  /** how long the next turn is, of its usual length */
+  private length = 1;
+  private readonly varied: Draw;
+
   /**
-   * The time of one turn of the loop passes, `ns` where it is not a whole one, a quarter more or less. Were all of them as long, a
-   * look would come the same time after what it looks for in every lone frame of a row: up to a turn by chance, not half of one.
+   * The time of one turn of the loop passes, a quarter more or less. Were all of them as long, a look would come the same
+   * time after what it looks for in every lone frame of a row: up to a turn by chance, not half of one.
    */
-  protected pass(ns = this.o.turnNs): void {
-    const left = ns * (0.75 + this.varied.next(512) / 1024) - this.passed;
+  protected pass(): void {
+    const left = this.turnNs * this.length - this.passed;
     this.passed = 0;
+    this.length = 0.75 + this.varied.next(512) / 1024;
     if (left > 0) this.spend(left);
   }
 
-  /** ns of the next turn */
+  /** usual ns of the next turn */
   protected get turnNs(): number {
     return this.o.turnNs;
   }
@@ -159,7 +162,7 @@ export abstract class LinkRig {
     const { host, board, o, model } = this;
     const toHost = o.direction !== "host_to_ep";
     const until = this.now + idleNs;
-    while (this.now + this.turnNs <= until) {
+    while (this.now + this.turnNs * this.length <= until) {
       this.drivers(false);
       this.step();
     }
