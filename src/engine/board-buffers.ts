@@ -5,6 +5,7 @@
 import type { LocalBuffers, LocalRing } from "../hw/net-port.ts";
 import { PIECE_HI, PIECE_LEN, PIECE_LO, PIECE_WORDS } from "../hw/pieces.ts";
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
+import { SINGLE_KIND } from "./chain.ts";
 import { MAX_SEGMENTS, PIECE_OFF, type Segments } from "./segments.ts";
 
 /** of what locate() gives where there is nothing, or a frame does not begin at a 16-bit word */
@@ -120,6 +121,53 @@ export class BoardBuffers {
     out.count += (r - first) / PIECE_WORDS;
     out.total += total;
     return true;
+  }
+
+  /**
+   * gatherSingles() and placeFlat() in one pass, for a receive queue. @param slot where the ring has the first entry, as free-running
+   * as `end`, which is where it has the one that is not taken any more @returns the first one that was not taken
+   */
+  protected gatherFlat(
+    avail: Uint16Array,
+    elems: Int32Array,
+    slot: number,
+    end: number,
+    bytes: number,
+    out: Segments,
+  ): number {
+    const { desc, mask, baseLo, baseHi, busLo, busHi, limit } = this;
+    const { rows } = out;
+    let r = out.count * PIECE_WORDS;
+    let i = slot;
+    // Of a frame beyond 2 GiB it is less than what is missing, and the caller goes on.
+    const want = (bytes - out.total) | 0;
+    let left = want;
+    while (i < end && left > 0) {
+      const e = i & mask;
+      const head = avail[(e + 2) | 0]!;
+      const w = (head & mask) << 2;
+      const low = desc[w]!;
+      const high = desc[w + 1]!;
+      const len = desc[w + 2]!;
+      const kind = desc[w + 3]! & SINGLE_KIND;
+      const at = (low - baseLo) | 0;
+      // See locate() and busHigh().
+      if (((head & ~mask) | (kind ^ DESC_F_WRITE)) !== 0 || len <= 0 || at < 0 || at > ((limit - len) | 0)) break;
+      if (((high - baseHi) | 0) !== (baseLo & ~low) >>> 31) break;
+      const bus = (busLo + at) | 0;
+      rows[r + PIECE_LO] = bus;
+      rows[r + PIECE_HI] = (busHi + ((busLo & ~bus) >>> 31)) | 0;
+      rows[r + PIECE_LEN] = len;
+      rows[r + PIECE_OFF] = at;
+      elems[e << 1] = head;
+      elems[(e << 1) + 1] = len;
+      r = (r + PIECE_WORDS) | 0;
+      left = (left - len) | 0;
+      i = (i + 1) | 0;
+    }
+    out.count = r / PIECE_WORDS;
+    out.total += want - left;
+    return i;
   }
 
   /**

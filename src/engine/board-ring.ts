@@ -8,7 +8,7 @@ import { AVAIL_F_NO_INTERRUPT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
 import { BoardBuffers } from "./board-buffers.ts";
 import { gatherSingles, INDIRECT, walk, walkIndirect } from "./chain.ts";
 import { OK, R_AVAIL_BACK, R_AVAIL_JUMP, R_LOCAL_ADDRESS } from "./codes.ts";
-import { type Segments, translate } from "./segments.ts";
+import { MAX_SEGMENTS, type Segments, translate } from "./segments.ts";
 
 /** The same memory as signed words, as all others are here. */
 const words = (u32: Uint32Array): Int32Array => new Int32Array(u32.buffer, u32.byteOffset, u32.length);
@@ -140,9 +140,15 @@ export class BoardRing extends BoardBuffers {
     for (;;) {
       const from = out.count;
       const had = k;
-      k = gatherSingles(desc, avail, mask, next, write, bytes, most, k, out, usedElem);
-      const placed = this.pageLo === null ? this.placeFlat(from, out) : this.placePaged(from, out);
-      for (; out.count > placed; k--) out.total -= out.len(--out.count);
+      if (this.pageLo === null) {
+        const room = MAX_SEGMENTS - from;
+        const end = next + (most - k < room ? most : k + room);
+        k = this.gatherFlat(avail, usedElem, next + k, end, bytes, out) - next;
+      } else {
+        k = gatherSingles(desc, avail, mask, next, write, bytes, most, k, out, usedElem);
+        const placed = this.placePaged(from, out);
+        for (; out.count > placed; k--) out.total -= out.len(--out.count);
+      }
       if (k > had) last = out.len(out.count - 1);
       if (had === 0 && k > 0) first = out.len(0);
       if (out.total >= bytes || k >= most) break;

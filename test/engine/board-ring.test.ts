@@ -3,6 +3,7 @@ import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { BoardRing } from "../../src/engine/board-ring.ts";
 import {
   R_AVAIL_JUMP,
+  R_CHAIN_TOO_LONG,
   R_DESC_DIRECTION,
   R_DESC_INDEX,
   R_DESC_LENGTH,
@@ -10,7 +11,7 @@ import {
   R_INDIRECT,
   R_LOCAL_ADDRESS,
 } from "../../src/engine/codes.ts";
-import { Segments } from "../../src/engine/segments.ts";
+import { MAX_SEGMENTS, Segments } from "../../src/engine/segments.ts";
 import { DriverRing, RING_NONE, ringLayout } from "../../src/hw/driver-ring.ts";
 import { ld16, st16, view } from "../../src/hw/mem.ts";
 import { Random } from "../../src/hw/model/random.ts";
@@ -123,6 +124,121 @@ describe("taking", () => {
       x.eq.available();
       expect(x.eq.gather(60, 3, x.out)).toBe(R_LOCAL_ADDRESS);
       expect([x.eq.gathered, x.out.count, x.out.total, x.out.a]).toEqual([1, 1, 10, bad | 0]);
+    }
+  });
+
+  test("gather() of any mix of buffers, at the borders of the memory, of the ring and of the low word", () => {
+    const r = new Random(11);
+    const W = DESC_F_WRITE;
+    const seen = new Map<string, number>();
+    const x = rig(W, 32);
+    const table = new Int32Array(x.buffers.u8.buffer, x.buffers.u8.byteOffset, BYTES >> 2);
+    for (let n = 0; n < 6000; n++) {
+      // The memory lies below, across or above a border, on either side.
+      const [base, busBase] = [0, 1].map(() => 0x2_0000_0000 + r.below(3) * 2 ** 31 - [0, 4096, BYTES][r.below(3)]!);
+      const start = [0, 5, 29, 0xfffb][r.below(4)]!;
+      x.eq.attach(x.r, { ...x.buffers, base: base!, busBase: busBase! }, start);
+      const entries = 1 + r.below(12);
+      const want: { head: number; pieces: [number, number][]; code: number; at: number }[] = [];
+      for (let k = 0; k < entries; k++) {
+        const head = 2 * k;
+        const len = 1 + r.below(100);
+        let off = [0, BYTES - len, 2 * r.below(10_000)][r.below(3)]!;
+        let pieces: [number, number][] = [[off, len]];
+        let code = 0;
+        let kind = ["chain", "table", "outside", "high", "empty", "read", "head"][r.below(7)]!;
+        if (r.chance(0.8)) kind = "one";
+        if (kind === "chain" || kind === "table")
+          pieces = [
+            [off, len],
+            [r.below(BYTES - 64), 64],
+          ];
+        if (kind === "outside") off = r.chance(0.5) ? -1 : BYTES - len + 1;
+        const at = base! + off + (kind === "high" ? (r.chance(0.5) ? 2 ** 32 : -(2 ** 32)) : 0);
+        if (kind === "outside" || kind === "high") code = R_LOCAL_ADDRESS;
+        if (kind === "empty") code = R_DESC_LENGTH;
+        if (kind === "read") code = R_DESC_DIRECTION;
+        if (kind === "head") code = R_DESC_INDEX;
+        const rows = pieces.map(([o, l], i) => [o + base!, l, i, pieces.length - 1] as const);
+        const put = (to: Int32Array, i: number, addr: number, l: number, flags: number, next: number): void =>
+          to.set([addr | 0, Math.floor(addr / 2 ** 32), l, flags | (next << 16)], 4 * i);
+        if (kind === "table") {
+          const word = 8192 * (k + 1);
+          for (const [addr, l, i, last] of rows)
+            put(table, word / 4 + i, addr, l, W | (i < last ? DESC_F_NEXT : 0), i + 1);
+          put(x.r.desc, head, base! + 4 * word, 32, DESC_F_INDIRECT | (r.chance(0.5) ? W : 0), 0);
+        } else if (kind === "chain") {
+          for (const [addr, l, i, last] of rows)
+            put(x.r.desc, head + i, addr, l, W | (i < last ? DESC_F_NEXT : 0), head + 1);
+        } else put(x.r.desc, head, at, kind === "empty" ? 0 : len, kind === "read" ? 0 : W, 0);
+        const named = kind === "head" ? head + 32 : head;
+        x.r.avail[2 + ((start + k) & 31)] = named;
+        want.push({ head: named, pieces, code, at });
+        seen.set(kind, (seen.get(kind) ?? 0) + 1);
+      }
+      st16(x.r.availPtr + 2, (start + entries) & 0xffff);
+      x.r.usedElem.fill(0x5a5a5a5a);
+      const bytes = 1 + r.below(700);
+      const most = 1 + r.below(entries);
+      x.out.clear();
+      const rc = x.eq.gather(bytes, most, x.out);
+
+      const elems = new Map<number, number>();
+      const pieces: [number, number][] = [];
+      let total = 0;
+      let k = 0;
+      let code = 0;
+      const lens: number[] = [];
+      for (; k < most && total < bytes; k++) {
+        const e = want[k]!;
+        code = e.code;
+        if (code !== 0) break;
+        const len = e.pieces.reduce((sum, p) => sum + p[1], 0);
+        pieces.push(...e.pieces);
+        total += len;
+        lens.push(len);
+        elems.set(((start + k) & 31) * 2, e.head).set(((start + k) & 31) * 2 + 1, len);
+      }
+      expect([rc, x.eq.gathered, x.out.count, x.out.total]).toEqual([code, k, pieces.length, total]);
+      if (k > 0) expect([x.eq.firstLen, x.eq.lastLen]).toEqual([lens[0]!, lens[k - 1]!]);
+      if (code === R_LOCAL_ADDRESS) expect(x.out.a).toBe(want[k]!.at | 0);
+      const rows = pieces.flatMap(([o, l]) => {
+        const bus = busBase! + o;
+        return [bus | 0, Math.floor(bus / 2 ** 32), l, o];
+      });
+      expect(x.out.rows.subarray(0, rows.length)).toEqual(new Int32Array(rows));
+      // Nothing else is written: those are the elements of buffers that are not taken.
+      const ring = new Uint32Array(64).map((_, i) => elems.get(i) ?? 0x5a5a5a5a);
+      expect(x.r.usedElem.subarray(0, 64)).toEqual(ring);
+      expect([x.eq.next, x.eq.used]).toEqual([start, start]);
+    }
+    for (const kind of ["one", "chain", "table", "outside", "high", "empty", "read", "head"])
+      expect([kind, (seen.get(kind) ?? 0) > 500]).toEqual([kind, true]);
+  });
+
+  test("gather() takes as many pieces as there is room for, and says when a frame needs more", () => {
+    for (const chained of [0, 1])
+      for (const [buffers, code] of [
+        [MAX_SEGMENTS - chained, 0],
+        [MAX_SEGMENTS - chained + 1, R_CHAIN_TOO_LONG],
+      ] as const) {
+        const x = rig(DESC_F_WRITE, 1024);
+        for (let i = 0; i < 1024; i++) x.desc(i, BASE + 4 * i, 2, DESC_F_WRITE);
+        if (chained) x.desc(0, BASE, 2, DESC_F_WRITE | DESC_F_NEXT, 1000);
+        x.offer(...Array.from({ length: 600 }, (_, i) => i));
+        expect(x.eq.gather(4000, buffers, x.out)).toBe(code);
+        const taken = MAX_SEGMENTS - chained;
+        expect([x.eq.gathered, x.out.count, x.out.total]).toEqual([taken, MAX_SEGMENTS, 2 * MAX_SEGMENTS]);
+        expect([x.eq.firstLen, x.eq.lastLen]).toEqual([chained ? 4 : 2, 2]);
+      }
+  });
+
+  test("gather() for what no frame is as long as: beyond 2 and 4 GiB", () => {
+    for (const bytes of [2 ** 31 - 1, 2 ** 31, 2 ** 31 + 100, 2 ** 32, 2 ** 32 + 100, 2 ** 40]) {
+      const x = rig(DESC_F_WRITE);
+      for (let i = 0; i < 12; i++) x.desc(i, BASE + 64 * i, 60, DESC_F_WRITE);
+      x.offer(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11);
+      expect([x.eq.gather(bytes, 12, x.out), x.eq.gathered, x.out.count, x.out.total]).toEqual([0, 12, 12, 720]);
     }
   });
 
