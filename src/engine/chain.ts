@@ -66,6 +66,37 @@ export function walk(desc: Int32Array, word: number, size: number, head: number,
 }
 
 /**
+ * walk() of a chain that ends in this table, without what only tells why another one is wrong.
+ * @param mask of the table, whose size is a power of two @returns false: it is not of that kind, or wrong, and nothing was appended
+ */
+export function walkPlain(desc: Int32Array, mask: number, head: number, write: number, out: Segments): boolean {
+  const { rows } = out;
+  const first = out.count * PIECE_WORDS;
+  let r = first;
+  let total = 0;
+  let i = head;
+  for (;;) {
+    if (i > mask || r >= MAX_SEGMENTS * PIECE_WORDS) return false;
+    const w = i << 2;
+    const low = desc[w]!;
+    const high = desc[w + 1]!;
+    const len = desc[w + 2]!;
+    const flagsNext = desc[w + 3]!;
+    if ((flagsNext & (DESC_F_WRITE | DESC_F_INDIRECT)) !== write || len <= 0) return false;
+    rows[r + PIECE_LO] = low;
+    rows[r + PIECE_HI] = high;
+    rows[r + PIECE_LEN] = len;
+    r = (r + PIECE_WORDS) | 0;
+    total += len;
+    if ((flagsNext & DESC_F_NEXT) === 0) break;
+    i = flagsNext >>> 16;
+  }
+  out.count += (r - first) / PIECE_WORDS;
+  out.total += total;
+  return true;
+}
+
+/**
  * Walk an indirect table of `bytes` bytes at `word` of `table`. Nested tables are refused (2.7.5.3.1).
  * @param maxBytes bytes of the table that are present at `word`
  */

@@ -3,7 +3,7 @@
  * through staged used elements (host-used.ts). VIRTIO 1.2 2.7.
  */
 import { DESC_F_INDIRECT, DESC_F_WRITE } from "../hw/virtio.layout.ts";
-import { gatherSingles, INDIRECT, walk, walkIndirect } from "./chain.ts";
+import { gatherSingles, INDIRECT, walk, walkIndirect, walkPlain } from "./chain.ts";
 import { OK, R_INDIRECT_NOT_NEGOTIATED } from "./codes.ts";
 import { INDIRECT_MAX } from "./host-descs.ts";
 import { HostMirror } from "./host-mirror.ts";
@@ -42,6 +42,7 @@ export class HostRing extends HostMirror {
 
   /** Append the segments of the chain at `head` to `out`. @returns 0 or a negative code with out.a, out.b */
   segments(head: number, out: Segments): number {
+    if (walkPlain(this.desc, this.mask, head, this.write, out)) return OK;
     const rc = walk(this.desc, 0, this.size, head, this.write === 0 ? 0 : DESC_F_WRITE, out);
     if (rc !== INDIRECT) return rc;
     if (!this.indirect) {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { INDIRECT, walk, walkIndirect } from "../../src/engine/chain.ts";
+import { INDIRECT, walk, walkIndirect, walkPlain } from "../../src/engine/chain.ts";
 import {
   R_CHAIN_TOO_LONG,
   R_DESC_DIRECTION,
@@ -9,6 +9,7 @@ import {
   R_INDIRECT,
 } from "../../src/engine/codes.ts";
 import { MAX_SEGMENTS, Segments } from "../../src/engine/segments.ts";
+import { Random } from "../../src/hw/model/random.ts";
 
 const NEXT = 1;
 const WRITE = 2;
@@ -94,6 +95,52 @@ describe("walk", () => {
     walk(t, 0, 4, 0, 0, out);
     expect(walk(t, 0, 4, 1, 0, out)).toBe(R_DESC_INDEX);
     expect([out.count, out.total]).toEqual([1, 10]);
+  });
+});
+
+describe("walkPlain", () => {
+  /** Both from behind one segment. @returns whether walkPlain() took it */
+  const agree = (t: Int32Array, size: number, head: number, write: number): boolean => {
+    const [long, short] = [new Segments(), new Segments()];
+    for (const out of [long, short]) out.append(1, 2, 3);
+    const rc = walk(t, 0, size, head, write, long);
+    const took = walkPlain(t, size - 1, head, write, short);
+    expect(took).toBe(rc === 0);
+    expect([short.count, short.total]).toEqual(took ? [long.count, long.total] : [1, 3]);
+    if (took) expect(short.rows.subarray(0, short.count * 4)).toEqual(long.rows.subarray(0, long.count * 4));
+    return took;
+  };
+
+  test("takes what walk() finds right, with the same segments, and nothing else", () => {
+    const r = new Random(7);
+    let took = 0;
+    for (let n = 0; n < 20_000; n++) {
+      const write = r.chance(0.5) ? WRITE : 0;
+      const t = new Int32Array(8 * 4);
+      for (let i = 0; i < 8; i++) {
+        const odd = r.chance(0.05) ? [WRITE, IND, WRITE | IND, 8][r.below(4)]! : 0;
+        const len = r.chance(0.05) ? [0, -1, -2147483648][r.below(3)]! : 1 + r.below(0x7fffffff);
+        const next = r.chance(0.05) ? [8, 0xffff, i][r.below(3)]! : r.below(8);
+        t.set(
+          [r.below(2 ** 32) | 0, r.below(2 ** 32) | 0, len, (write ^ odd) | (r.chance(0.6) ? NEXT : 0) | (next << 16)],
+          4 * i,
+        );
+      }
+      if (agree(t, 8, r.chance(0.02) ? 8 : r.below(8), write)) took++;
+    }
+    expect(took).toBeGreaterThan(5000);
+    expect(took).toBeLessThan(15_000);
+  });
+
+  test("as many segments as fit behind what is there, and not one more", () => {
+    for (const [links, taken] of [
+      [MAX_SEGMENTS - 1, true],
+      [MAX_SEGMENTS, false],
+    ] as const) {
+      const rows: Record<number, [number, number, number, number]> = {};
+      for (let i = 0; i < links; i++) rows[i] = [i, 1, i < links - 1 ? NEXT : 0, i + 1];
+      expect(agree(table(1024, rows), 1024, 0, 0)).toBe(taken);
+    }
   });
 });
 
