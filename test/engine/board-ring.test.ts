@@ -83,6 +83,30 @@ describe("taking", () => {
     ]);
   });
 
+  test("links to neighbours and to others are followed, among descriptors that would do as well", () => {
+    const r = new Random(5);
+    const x = rig();
+    for (let n = 0; n < 2000; n++) {
+      const order = Array.from({ length: 16 }, (_, i) => i);
+      for (let i = 15; i > 0; i--) {
+        const k = r.chance(0.5) ? i : r.below(i + 1);
+        [order[i], order[k]] = [order[k]!, order[i]!];
+      }
+      const links = 1 + r.below(16);
+      order.forEach((d, k) => {
+        x.desc(d, BASE + 64 * d, 1 + d, k >= links - 1 ? 0 : DESC_F_NEXT, order[(k + 1) & 15]!);
+      });
+      x.out.clear();
+      expect([x.eq.segments(order[0]!, x.out), x.out.count]).toEqual([0, links]);
+      expect(order.slice(0, links).map((_, k) => x.out.off(k))).toEqual(order.slice(0, links).map((d) => 64 * d));
+      const wrong = [16, 17, 0x7fff, 0x8000, 0xffff][n % 5]!;
+      const last = order[links - 1]!;
+      x.desc(last, BASE, 1, DESC_F_NEXT, wrong);
+      x.out.clear();
+      expect([x.eq.segments(order[0]!, x.out), x.out.count, x.out.a]).toEqual([R_DESC_INDEX, 0, wrong]);
+    }
+  });
+
   test("gather() takes buffers of one piece and of several in turn, each translated once", () => {
     const x = rig(DESC_F_WRITE);
     const w = DESC_F_WRITE;
