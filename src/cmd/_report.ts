@@ -54,6 +54,8 @@ export const BenchRowSchema = v.object({
   elements_per_frame: v.nullable(positive),
   /** blocks of memory that the JavaScript heap took while it was measured */
   bytes_allocated: v.nullable(v.number()),
+  /** size of the pages that rings and buffers were in; reports of older versions lack it, theirs were of 4 KiB */
+  page_bytes: v.optional(v.nullable(count), null),
   /** CPU time over wall time: below about 0.9 somebody else was on this CPU, and the wall figures are too low */
   cpu_share: v.nullable(positive),
 });
@@ -237,5 +239,10 @@ export function reportWarnings(r: BenchReport): string[] {
       `the CPU was shared in ${shared.length} of ${r.rows.length} rows (as little as ${(least * 100).toFixed(0)} % was ours): ns/frame still holds, block times do not`,
     );
   }
+  const small = r.rows.filter((x) => x.page_bytes === 4096).length;
+  if (small > 0)
+    out.push(
+      `rings and buffers were in pages of 4 KiB in ${small} of ${r.rows.length} rows, a board's are in hugepages: large frames cost more; see /sys/kernel/mm/transparent_hugepage`,
+    );
   return out;
 }

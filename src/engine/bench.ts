@@ -56,6 +56,7 @@ export interface BenchResult {
   block_steps_ns: number[];
   elements_per_frame: number;
   bytes_allocated: number;
+  page_bytes: number;
   cpu_share: number;
 }
 
@@ -116,6 +117,7 @@ export function measureRow(c: BenchCase, o: BenchOptions, calm: number | null = 
     block_steps_ns: r.block_steps_ns,
     elements_per_frame: r.elements_per_frame,
     bytes_allocated: r.bytes_allocated,
+    page_bytes: r.page_bytes,
     cpu_share: Math.min(1, share),
   };
 }

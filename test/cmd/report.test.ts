@@ -49,6 +49,7 @@ const row = (name: string, bytes: number, ns: number, more: Partial<BenchRow> = 
   runs_repeated: null,
   elements_per_frame: null,
   bytes_allocated: 0,
+  page_bytes: null,
   cpu_share: 0.99,
   ...more,
 });
@@ -95,6 +96,11 @@ test("warnings: shared CPU, no JIT", () => {
   expect(reportWarnings(SAMPLE)).toEqual([]);
   const r = report([row("a", 60, 1, { cpu_share: 0.5 }), row("a", 61, 1)]);
   expect(reportWarnings(r)[0]).toContain("shared in 1 of 2 rows (as little as 50 %");
+  const pages = {
+    ...SAMPLE,
+    rows: [row("both", 60, 1, { page_bytes: 4096 }), row("both", 60, 1, { page_bytes: 2 ** 21 })],
+  };
+  expect(reportWarnings(pages)).toEqual([expect.stringContaining("pages of 4 KiB in 1 of 2 rows")]);
   expect(reportWarnings({ ...SAMPLE, jit: false })[0]).toContain("JIT is off");
 });
 

@@ -67,6 +67,7 @@ test("a row has what it says, and the turns allocate nothing", () => {
   expect(r.elements_per_frame).toBeLessThan(2);
   // Compiler threads may still install code; a single 16-byte cell a frame would be 2 MB.
   expect(r.bytes_allocated).toBeLessThan(200_000);
+  expect([4096, 2 ** 21]).toContain(r.page_bytes);
 });
 
 test("a run beside which the core is shared is made again, so often as is asked for, and does not count", () => {

@@ -41,6 +41,8 @@ export interface CpuResult {
   elements_per_frame: number;
   /** blocks that the JavaScript heap took (or a collection gave back) over the timed turns of all runs, bytes, see heap.ts */
   bytes_allocated: number;
+  /** size of the pages that rings and buffers were in */
+  page_bytes: number;
 }
 
 export interface CpuLimits {
@@ -219,6 +221,7 @@ export function measureCpu(o: RigOptions, limits: CpuLimits): CpuResult {
     waited_ms: repeated * REPEAT_AFTER,
     elements_per_frame: elements / frames,
     bytes_allocated: grown,
+    page_bytes: rig.pageBytes,
   };
   rig.close();
   return result;

@@ -1,8 +1,9 @@
 /**
  * What `bench cpu` puts around the engine: rings and buffers in plain memory, two drivers and the stand-in eDMA.
  */
+import { mapAnonymousHuge, pageBytes } from "../../hw/anon-huge.ts";
 import { ChunkMemory } from "../../hw/dma-chunk.ts";
-import { fence, mapAnonymous, unmap } from "../../hw/mem.ts";
+import { fence, unmap } from "../../hw/mem.ts";
 import type { Direction } from "../../hw/model/open-model.ts";
 import type { LocalBuffers, NetPort } from "../../hw/net-port.ts";
 import { DataPath } from "../datapath.ts";
@@ -148,8 +149,9 @@ export class CpuRig {
   }
 
   private map(bytes: number): number {
-    const ptr = mapAnonymous(bytes);
-    this.areas.push([ptr, bytes]);
+    const size = Math.ceil(bytes / 4096) * 4096;
+    const ptr = mapAnonymousHuge(size);
+    this.areas.push([ptr, size]);
     return ptr;
   }
 
@@ -169,6 +171,11 @@ export class CpuRig {
     }
     // What these other agents stored is not the engine's to drain.
     fence();
+  }
+
+  /** size of the pages that the board's rings and buffers are in */
+  get pageBytes(): number {
+    return pageBytes(this.areas[0]![0]);
   }
 
   /** frames that the engine has finished, both directions */
