@@ -1,10 +1,10 @@
 /**
  * The upper half of an address in a channel's registers, between single transfers (edma-single.ts): a store that can be left out.
  *
- * Registers of SoCs that are published say that SAR and DAR are the next addresses and grow as a transfer moves on, so an
- * upper half stays as it is while the lower one does not overflow, and memory is mostly used in one stretch of 4 GiB. This is
- * not built on words: some transfers long the register is read back, and only a half that was
- * seen to stay counts as held. A list puts its elements' addresses there.
+ * Published register descriptions say that SAR and DAR are the next addresses and grow as a transfer moves on, so an upper
+ * half stays as it is while the lower one does not overflow, and memory is mostly used in one stretch of 4 GiB. Nothing is
+ * built on these words: some transfers long the register is read back, and only a half that was seen to stay counts as held.
+ * A list puts its elements' addresses there.
  */
 import type { Mmio } from "./mmio.ts";
 
