@@ -20,8 +20,8 @@ const RECORDS = 1024;
 const REC_WORDS = 4;
 const REC_FRAMES = 1;
 const REC_BYTES = 2;
-/** bytes of frames that are announced together at the most, 55 us of a link of 28 Gb/s, and no more than half of what may be under way */
-const OWED_BYTES = 192 * 1024;
+/** bytes of frames that are announced together at the most, 75 us of a link of 28 Gb/s, and no more than half of what may be under way */
+const OWED_BYTES = 256 * 1024;
 /** elements of others in front of which used elements are not announced at once */
 const LINE = 6;
 
@@ -143,7 +143,10 @@ export class ToHost extends PairToHost {
     if (((before - ch.doneCount) | 0) <= LINE || staged >= this.coalesce || owed >= this.owedMost) {
       ch.put(len, eq.busLow(off), eq.busHigh(off), hqDesc[v]!, hqDesc[v + 1]!);
       this.moreFrames++;
-      this.close(before, 1, len);
+      this.announce();
+      ch.commit();
+      this.moreElements += (ch.putCount - before) | 0;
+      this.remember(1, len);
       return 1;
     }
     this.owedBytes = owed;
@@ -161,7 +164,7 @@ export class ToHost extends PairToHost {
 
   /** The burst whose first element is `before` is complete: announce it or let it wait, start the channel, remember it. */
   protected close(before: number, frames: number, bytes: number): void {
-    const { hq, ch, rec } = this;
+    const { hq, ch } = this;
     if (ch.putCount !== before) {
       // Behind much else the announcement can wait for more of its kind: it would stand in line anyway.
       this.owedBytes += bytes;
@@ -170,6 +173,12 @@ export class ToHost extends PairToHost {
       ch.commit();
       this.moreElements += (ch.putCount - before) | 0;
     }
+    this.remember(frames, bytes);
+  }
+
+  /** A burst ends with what was put last. */
+  private remember(frames: number, bytes: number): void {
+    const { ch, rec } = this;
     const r = (this.recTail & (RECORDS - 1)) * REC_WORDS;
     rec[r] = ch.putCount;
     rec[r + REC_FRAMES] = frames;

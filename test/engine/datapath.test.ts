@@ -123,7 +123,7 @@ describe("turns in which frames move", () => {
   for (const [bytes, most, inflight] of [
     [100, 63, 1024],
     [3000, 63, 1024],
-    [6000, 32, 1024],
+    [6000, 43, 1024],
     // half of what may be under way
     [3000, 32, 192],
   ] as const)
