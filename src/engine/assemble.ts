@@ -20,7 +20,7 @@ import { Interrupts } from "./interrupts.ts";
 import type { EngineLog } from "./log.ts";
 import { RingCheck } from "./ring-check.ts";
 import { Service } from "./service.ts";
-import type { DirectionLimits } from "./tuning.ts";
+import { CHANNEL_ELEMENTS, type DirectionLimits } from "./tuning.ts";
 
 export interface AssemblyOptions {
   readonly personality: "auto" | "modern" | "legacy";
@@ -45,8 +45,6 @@ export interface Assembly {
   readonly service: Service;
 }
 
-/** elements a channel may have outstanding */
-const CHANNEL_ELEMENTS = 2000;
 const LIMITS: DirectionLimits = { burst: 64, inflightBytes: 512 * 1024 };
 /** with two channels an announcement waits for both, so there should be less under way */
 const STRIPED_LIMITS: DirectionLimits = { burst: 64, inflightBytes: 192 * 1024 };

@@ -7,7 +7,7 @@ import { DataPath } from "../../src/engine/datapath.ts";
 import { EdmaFetcher, type Fetch, type Fetcher, WindowFetcher } from "../../src/engine/fetch.ts";
 import { NotifyWord } from "../../src/engine/function/notify.ts";
 import { Interrupts } from "../../src/engine/interrupts.ts";
-import type { DirectionLimits } from "../../src/engine/tuning.ts";
+import { CHANNEL_ELEMENTS, type DirectionLimits } from "../../src/engine/tuning.ts";
 import { findCap } from "../../src/hw/dbi.ts";
 import type { DmaChannel } from "../../src/hw/dma-channel.ts";
 import type { DmaRegion } from "../../src/hw/dma-memory.ts";
@@ -137,10 +137,10 @@ export class RingRig {
     const ctrl = this.model.controller();
     const iatu = new Iatu(ctrl);
     this.edma = new Edma(ctrl);
-    const first = this.edma.open(true, 0, 2000);
-    this.write = o.stripe ? new StripedChannel(first, this.edma.open(true, 1, 2000)) : first;
-    this.read = this.edma.open(false, 0, 2000);
-    this.fetch = this.edma.readChannels > 1 ? this.edma.open(false, 1, 2000) : this.read;
+    const first = this.edma.open(true, 0, CHANNEL_ELEMENTS);
+    this.write = o.stripe ? new StripedChannel(first, this.edma.open(true, 1, CHANNEL_ELEMENTS)) : first;
+    this.read = this.edma.open(false, 0, CHANNEL_ELEMENTS);
+    this.fetch = this.edma.readChannels > 1 ? this.edma.open(false, 1, CHANNEL_ELEMENTS) : this.read;
     for (const ch of new Set([this.write, this.read, this.fetch])) {
       ch.putCount = o.count;
       ch.start();

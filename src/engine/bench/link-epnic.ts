@@ -9,11 +9,10 @@ import { StripedChannel } from "../../hw/striped-channel.ts";
 import { DataPath } from "../datapath.ts";
 import { EdmaFetcher, WindowFetcher } from "../fetch.ts";
 import { Interrupts } from "../interrupts.ts";
-import { TUNING, type Tuning } from "../tuning.ts";
+import { CHANNEL_ELEMENTS, TUNING, type Tuning } from "../tuning.ts";
 import { LinkRig, type LinkRigOptions } from "./link-rig.ts";
 import { addresses, HDR } from "./side.ts";
 
-const ELEMENTS = 2000;
 /** what a short turn (vigil.ts) takes of the time of a whole one, measured on x86 */
 const BRIEF = 0.4;
 /** the range of message interrupts of an x86 host */
@@ -38,10 +37,10 @@ export class EpnicRig extends LinkRig {
     super(o);
     const { controller: ctrl, endpoint } = this.model;
     const edma = new Edma(ctrl);
-    const first = edma.open(true, 0, ELEMENTS);
-    const write = variant.lanes === 1 ? first : new StripedChannel(first, edma.open(true, 1, ELEMENTS));
-    const read = edma.open(false, 0, ELEMENTS);
-    const fetch = edma.open(false, 1, ELEMENTS);
+    const first = edma.open(true, 0, CHANNEL_ELEMENTS);
+    const write = variant.lanes === 1 ? first : new StripedChannel(first, edma.open(true, 1, CHANNEL_ELEMENTS));
+    const read = edma.open(false, 0, CHANNEL_ELEMENTS);
+    const fetch = edma.open(false, 1, CHANNEL_ELEMENTS);
     endpoint.cfgWrite(findCap(ctrl, CAP_ID_MSIX) + 2, 2, MSIX_CTL_ENABLE);
     const table = ctrl.memory.alloc("msix", 4096, 4096);
     fill(table.ptr, 0, 4096);

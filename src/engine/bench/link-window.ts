@@ -16,6 +16,7 @@ import { DESC_F_NEXT, DESC_F_WRITE } from "../../hw/virtio.layout.ts";
 import { BoardRing } from "../board-ring.ts";
 import type { RingAddresses } from "../host-ring.ts";
 import { Segments } from "../segments.ts";
+import { CHANNEL_ELEMENTS } from "../tuning.ts";
 import { LinkRig, type LinkRigOptions } from "./link-rig.ts";
 import { addresses } from "./side.ts";
 
@@ -138,8 +139,8 @@ export class WindowRig extends LinkRig {
     this.byDma = byDma;
     const { controller: ctrl, endpoint, host } = this.model;
     const edma = new Edma(ctrl);
-    this.wr = edma.open(true, 0, 2000);
-    this.rd = edma.open(false, 0, 2000);
+    this.wr = edma.open(true, 0, CHANNEL_ELEMENTS);
+    this.rd = edma.open(false, 0, CHANNEL_ELEMENTS);
     const iatu = new Iatu(ctrl);
     const align = ctrl.core.windowAlign;
     const size = Math.ceil(host.bytes / align) * align;

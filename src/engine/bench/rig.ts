@@ -9,7 +9,7 @@ import type { LocalBuffers, NetPort } from "../../hw/net-port.ts";
 import { DataPath } from "../datapath.ts";
 import { EdmaFetcher } from "../fetch.ts";
 import { Interrupts } from "../interrupts.ts";
-import { TUNING, type Tuning } from "../tuning.ts";
+import { CHANNEL_ELEMENTS, TUNING, type Tuning } from "../tuning.ts";
 import { addresses, buffersSpan, HDR, RING_SPAN, rxBuffer, SHAPES, type Shape, Side, txPieces } from "./side.ts";
 import { StandIn } from "./stand-in.ts";
 
@@ -100,7 +100,13 @@ export class CpuRig {
     // The host's buffers are addresses only; no byte of them is ever touched.
     const hostPtr = this.map(2 * RING_SPAN);
     const memory = new ChunkMemory([{ ptr: boardPtr, bus: BOARD_BUS, size: own + area }], "");
-    this.dma = new StandIn(memory, boardPtr, BOARD_BUS, { bus: HOST_BUS, ptr: hostPtr, bytes: 2 * RING_SPAN }, 4000);
+    this.dma = new StandIn(
+      memory,
+      boardPtr,
+      BOARD_BUS,
+      { bus: HOST_BUS, ptr: hostPtr, bytes: 2 * RING_SPAN },
+      CHANNEL_ELEMENTS,
+    );
     const eq = memory.alloc("eq.bench", area, 4096);
     this.board = new Side(eq.ptr, eq.bus, eq.bus + 2 * RING_SPAN, ring, o.shape, o.frameBytes);
     this.host = new Side(hostPtr, HOST_BUS, HOST_BUS + 2 * RING_SPAN, ring, o.shape, o.frameBytes);
