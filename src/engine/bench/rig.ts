@@ -78,6 +78,17 @@ function ringSize(o: RigOptions): number {
   return need <= 512 ? 512 : 1024;
 }
 
+/**
+ * Elements of the lists: as in service, and more where batches of frames in pieces, of which no number of bytes is too many here, would
+ * else be cut to what fits until it is seen what landed.
+ */
+function listElements(o: RigOptions): number {
+  if (o.batch === 1) return CHANNEL_ELEMENTS;
+  const rx = Math.ceil((HDR + o.frameBytes) / rxBuffer(o.shape, o.frameBytes));
+  const frames = TUNING.tendAfter + 2 * o.batch;
+  return Math.max(CHANNEL_ELEMENTS, frames * (rx + txPieces(o.shape, o.frameBytes).length));
+}
+
 export class CpuRig {
   readonly dp: DataPath;
   readonly dma: StandIn;
@@ -105,7 +116,7 @@ export class CpuRig {
       boardPtr,
       BOARD_BUS,
       { bus: HOST_BUS, ptr: hostPtr, bytes: 2 * RING_SPAN },
-      CHANNEL_ELEMENTS,
+      listElements(o),
     );
     const eq = memory.alloc("eq.bench", area, 4096);
     this.board = new Side(eq.ptr, eq.bus, eq.bus + 2 * RING_SPAN, ring, o.shape, o.frameBytes);
