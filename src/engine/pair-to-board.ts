@@ -78,6 +78,8 @@ export class PairToBoard {
   protected ready = 0;
   /** the last frame was not of one descriptor on each side, so the next one probably is not either */
   protected long = false;
+  /** room that it took in the list */
+  private lastRoom = 0;
 
   constructor(eq: BoardRing, hq: HostRing, rd: DmaChannel, limits: DirectionLimits) {
     this.eq = eq;
@@ -224,6 +226,8 @@ export class PairToBoard {
   /** One frame the long way. @returns 1 begun (or dropped), 0 nothing can go now, or a negative code */
   protected chain(): number {
     const { eq, hq, rd, src, dst, grow } = this;
+    // As in pair-to-host.ts.
+    if (rd.room() < this.lastRoom) return 0;
     const head = hq.peek(0);
     src.clear();
     let rc = hq.segments(head, src);
@@ -262,7 +266,8 @@ export class PairToBoard {
       this.starved++;
       return 0;
     }
-    if (rd.room() < src.count + dst.count + 2 || this.full()) return 0;
+    this.lastRoom = src.count + dst.count + 2;
+    if (rd.room() < this.lastRoom || this.full()) return 0;
     const stamped = this.eqHdrLen >= 12;
     const patch = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS) : -1;
     const patch1 = stamped ? localOffset(dst, NET_HDR_NUM_BUFFERS + 1) : 0;

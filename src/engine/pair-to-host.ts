@@ -65,6 +65,8 @@ export abstract class PairToHost {
   private framesBefore = 0;
   /** the last frame was not of one descriptor on each side, so the next one probably is not either */
   protected long = false;
+  /** room that it took in the list */
+  private lastRoom = 0;
   protected hdrLen = 12;
   /** header of the board's frames, and how much longer the host's is */
   private eqHdrLen = 12;
@@ -176,6 +178,8 @@ export abstract class PairToHost {
   /** One frame the long way. @returns 1 begun (or dropped), 0 nothing can go now, or a negative code */
   protected chain(): number {
     const { eq, hq, ch, src, dst } = this;
+    // A list that has no room for one as the last can wait for it: else all of this is for nothing, turn after turn.
+    if (ch.room() < this.lastRoom) return 0;
     const head = eq.peek(0);
     src.clear();
     let rc = eq.segments(head, src);
@@ -207,7 +211,8 @@ export abstract class PairToHost {
       this.starved++;
       return 0;
     }
-    if (ch.room() < src.count + dst.count + 2 + HostRing.PUBLISH_ELEMENTS + 1) return 0;
+    this.lastRoom = src.count + dst.count + 2 + HostRing.PUBLISH_ELEMENTS + 1;
+    if (ch.room() < this.lastRoom) return 0;
     this.long = src.count + dst.count > 2;
     this.header(src, k);
     ch.putPieces(src.rows, dst.rows, total);
