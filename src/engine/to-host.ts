@@ -140,7 +140,7 @@ export class ToHost extends PairToHost {
     stage[e + 1] = len;
     hq.used = (used + 1) & 0xffff;
     ch.spread?.();
-    if (((before - ch.doneCount) | 0) <= LINE || staged >= this.coalesce || owed >= this.owedMost) {
+    if (((before - ch.doneCount) | 0) <= LINE) {
       ch.put(len, eq.busLow(off), eq.busHigh(off), hqDesc[v]!, hqDesc[v + 1]!);
       this.moreFrames++;
       this.announce();
@@ -159,6 +159,8 @@ export class ToHost extends PairToHost {
     this.lone++;
     // Last, since nothing read before is known any more behind its barrier.
     ch.send(len, eq.busLow(off), eq.busHigh(off), hqDesc[v]!, hqDesc[v + 1]!);
+    // The line is long: what comes behind this frame now is in time.
+    if (staged >= this.coalesce || owed >= this.owedMost) this.announceAll();
     return 1;
   }
 
@@ -204,7 +206,12 @@ export class ToHost extends PairToHost {
   flush(): void {
     const { hq, ch } = this;
     if (hq.staged === 0 || ((ch.putCount - ch.doneCount) | 0) > LINE) return;
-    if (ch.room() < HostRing.PUBLISH_ELEMENTS + 1) return;
+    if (ch.room() >= HostRing.PUBLISH_ELEMENTS + 1) this.announceAll();
+  }
+
+  /** Announce all that waits, and start the channel; there is room. */
+  private announceAll(): void {
+    const { ch } = this;
     const before = ch.putCount;
     this.announce();
     ch.commit();

@@ -368,8 +368,10 @@ describe("bursts", () => {
     for (let i = 0; i < 30; i++) {
       rig.board.send(frame(12, 100, i));
       const { frames } = dp.toHost;
+      const before = write.putCount;
       expect(dp.turn()).toBeGreaterThanOrEqual(0);
-      if (dp.toHost.frames > frames) ends.push(write.putCount);
+      // What is announced behind a long line is not waited for.
+      if (dp.toHost.frames > frames) ends.push(before - write.doneCount <= 6 ? write.putCount : before + 1);
     }
     // 112 bytes each, up to the limit
     expect(ends.length).toBe(22);
@@ -377,7 +379,7 @@ describe("bursts", () => {
     dp.toHost.begin = () => 0;
     const first = write.doneCount;
     write.progress = () => {
-      if (write.doneCount !== ends.at(-1)) write.doneCount++;
+      if (write.doneCount !== write.putCount) write.doneCount++;
       return 0;
     };
     let back = 0;
